@@ -1,0 +1,83 @@
+"""Every knob once, at the paper's values. Other configs override a handful.
+
+Sections and equations are those of "On Exploring Pose Estimation as an Auxiliary Learning Task
+for Visible-Infrared Person Re-identification".
+"""
+
+from ml_collections import ConfigDict
+
+from configs import variants
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """The paper's recipe without a data set; `variant` is a row of Table IV."""
+    config = ConfigDict()
+    config.name = "default"
+    config.variant = variant
+    config.seed = 0  # of initialisation, sampling and augmentation
+    config.dtype = "float32"  # of activations: float32 or bfloat16; parameters stay float32
+
+    config.data = ConfigDict()
+    config.data.dataset = ""  # a file in vireid_jax/data/datasets
+    config.data.dir = "data"  # where prepared data lie
+    config.data.source = ""  # folder of a data set obtained by hand
+    config.data.protocol = ""  # of evaluation: sysu or regdb
+    config.data.height = 288  # Sec. IV-A
+    config.data.width = 144
+    config.data.heatmaps = "merged"  # L_pose targets: merged (1 channel, Eq. 16), joints (16), none
+    config.data.heatmap_file = ""  # npz with `path` and uint8 `heatmap`, for data without keypoints
+
+    config.model = ConfigDict()
+    config.model.width = 64  # of the stem; ResNet-50's
+    config.model.pose_width = 64  # of the pose branch, in proportion
+    config.model.blocks = (3, 4, 6, 3)  # bottlenecks in layer1 to layer4; ResNet-50's
+    config.model.parts = 6  # P, Eq. 11
+    config.model.features = 512  # of f_ID_i and f_P_i, Eq. 11
+    config.model.teacher_features = 1024  # of f_T, Eq. 14
+    config.model.pose_branch = True
+    config.model.teacher = True
+
+    config.loss = ConfigDict()  # Eq. 21; each key is a file in vireid_jax/losses
+    config.loss.identity = ConfigDict({"weight": 1.0})  # Eq. 17
+    config.loss.hetero_center = ConfigDict()  # Eq. 18-20
+    config.loss.hetero_center.weight = 0.1  # beta
+    config.loss.hetero_center.form = "sum"  # Eq. 19; mean; contrastive6 (published code)
+    config.loss.hetero_center.margin = 0.3  # rho
+    config.loss.pose = ConfigDict()  # Eq. 16
+    config.loss.pose.weight = 5.0  # lambda
+    config.loss.pose.form = "mean"  # over pixels, as in the published code; sum (Eq. 16)
+    config.loss.distillation = ConfigDict()  # Eq. 14-15
+    config.loss.distillation.weight = 1.0  # gamma
+    config.loss.distillation.temperature = 1.0
+    config.loss.distillation.detach_teacher = False  # True needs the term teacher_identity
+
+    config.batch = ConfigDict()  # Sec. III-E: M = 2 D K
+    config.batch.identities = 8  # D
+    config.batch.images = 4  # K, of each modality
+
+    config.augment = ConfigDict()  # Sec. IV-A; see vireid_jax/data/augment.py
+    config.augment.crop_pad = 10  # pixels
+    config.augment.flip = 0.5  # probabilities
+    config.augment.erase = 0.5
+    config.augment.channel_exchange = 0.0  # not in the paper
+
+    config.optimizer = ConfigDict()  # SGD, Sec. IV-A
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.momentum = 0.9  # Nesterov's, as the published code
+    config.optimizer.weight_decay = 5e-4  # on every parameter
+    config.optimizer.stem_multiplier = 0.1  # of the rate in the modality-specific modules
+    config.optimizer.schedule = "step"  # or cosine (to zero)
+    config.optimizer.decay_epochs = 20  # of "step"
+    config.optimizer.decay_factor = 0.5  # of "step"
+    config.optimizer.warmup_epochs = 0.0  # linear, from zero
+
+    config.train = ConfigDict()
+    config.train.epochs = 100
+    config.train.steps = 0  # in all; 0: as many as `epochs` have
+    config.train.log_every = 10  # steps
+    config.train.checkpoint_every = 1000  # steps
+    config.train.eval_every = 0  # steps; 0: at the end only
+
+    config.evaluation = ConfigDict()
+    config.evaluation.batch = 64  # images at a time and device
+    return variants.apply(config, variant)

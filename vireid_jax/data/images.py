@@ -1,0 +1,132 @@
+"""From a prepared data set to decoded images, memory-mapped at the training resolution."""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tqdm import tqdm
+
+from vireid_jax import registry
+from vireid_jax.data import heatmaps
+from vireid_jax.types import ImageSet, UserError
+
+_INDEX = ("pid", "camid", "modality")
+
+
+def prepare(data) -> tfds.core.DatasetBuilder:
+    """The prepared builder of a config's `data` section; converts or renders on first use.
+
+    Raises:
+      UserError: unknown data set, or its source is missing or damaged.
+    """
+    builder = _module(data).builder(data)
+    if not builder.is_prepared():
+        manual = tfds.download.DownloadConfig(manual_dir=data.source or None)
+        builder.download_and_prepare(download_config=manual, file_format="array_record")
+    return builder
+
+
+def load_images(data, split: str) -> ImageSet:
+    """All images of `split`, decoded once and memory-mapped from then on.
+
+    Args:
+      data: the config's `data` section: `dataset`, its options, `dir`, `height`, `width`,
+        `heatmaps` ("merged", "joints" or "none") and `heatmap_file`.
+      split: "train", "val" or "test".
+
+    Returns:
+      The images. Their heatmaps come from `heatmap_file` where one is given, else from the data
+      set's keypoints; without either they are None.
+
+    Raises:
+      UserError: as `prepare`; a split that the data set does not have; an image without its
+        heatmap in `heatmap_file`.
+    """
+    builder = prepare(data)
+    module = _module(data)
+    stored, pids = module.subset(data, split) if hasattr(module, "subset") else (split, None)
+    if stored not in builder.info.splits:
+        known = ", ".join(builder.info.splits)
+        raise UserError(f"{data.dataset} has no split {split!r}; it has: {known}")
+    # The names of what it is made of, so that a change of one never meets a stale folder.
+    made_of = f"{stored}|{pids}|{data.height}x{data.width}|{data.heatmaps}|{data.heatmap_file}"
+    name = f"{split}_{hashlib.sha1(made_of.encode()).hexdigest()[:12]}"
+    folder = Path(builder.data_dir) / "decoded" / name
+    if not folder.exists():
+        _decode(builder, data, stored, pids, folder)
+    index = np.load(folder / "index.npz")
+    maps = folder / "heatmaps.npy"
+    return ImageSet(
+        images=np.load(folder / "images.npy", mmap_mode="r"),
+        heatmaps=np.load(maps, mmap_mode="r") if maps.exists() else None,
+        fingerprint=str(index["fingerprint"]),
+        **{key: index[key] for key in (*_INDEX, "path")},
+    )
+
+
+def _module(data):
+    return registry.find("vireid_jax.data.datasets", data.dataset, "data set")
+
+
+def _decode(builder, data, split, pids, folder):
+    """Writes images.npy, index.npz and perhaps heatmaps.npy; the folder appears when complete."""
+    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    wanted = None if pids is None else set(pids)
+    examples, pixels = [], []
+    for example in tqdm(source, f"decoding {split}", unit="img", leave=False):
+        if wanted is None or int(example["pid"]) in wanted:
+            pixels.append(_resized(example.pop("image"), data.height, data.width))
+            examples.append(example)
+    index = {key: np.array([e[key] for e in examples], np.int32) for key in _INDEX}
+    index["path"] = np.array([e["path"].decode() for e in examples])
+    maps = _heatmaps(data, index["path"], [e.get("keypoints") for e in examples])
+    images = np.stack(pixels)
+    digest = hashlib.sha1(images)
+    for part in (*index.values(), maps):
+        digest.update(repr(None if part is None else (part.dtype, part.shape)).encode())
+        digest.update(b"" if part is None else np.ascontiguousarray(part))
+    partial = folder.with_name(f"{folder.name}.partial{os.getpid()}")
+    partial.mkdir(parents=True)
+    np.save(partial / "images.npy", images)
+    if maps is not None:
+        np.save(partial / "heatmaps.npy", maps)
+    np.savez(partial / "index.npz", **index, fingerprint=digest.hexdigest())
+    partial.rename(folder)
+
+
+def _resized(encoded, height, width):
+    with Image.open(io.BytesIO(encoded)) as image:
+        image = image.convert("RGB")
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        return np.asarray(image)
+
+
+def _heatmaps(data, path, keypoints):
+    size = data.height // heatmaps.STRIDE, data.width // heatmaps.STRIDE
+    wanted = heatmaps.channels(data.heatmaps)
+    if not wanted:
+        return None
+    if data.heatmap_file:
+        with np.load(data.heatmap_file) as file:
+            row = {p: i for i, p in enumerate(file["path"])}
+            lacking = [p for p in path if p not in row]
+            if lacking:
+                raise UserError(
+                    f"config.data.heatmap_file={data.heatmap_file} has no heatmap for "
+                    f"{len(lacking)} of {len(path)} images, the first is {lacking[0]}"
+                )
+            maps = file["heatmap"][[row[p] for p in path]]
+        if maps.shape[1:] != (*size, wanted) or maps.dtype != np.uint8:
+            raise UserError(
+                f"config.data.heatmap_file={data.heatmap_file} holds {maps.dtype} maps of "
+                f"{maps.shape[1:]}; the config needs uint8 of {(*size, wanted)}"
+            )
+        return maps
+    if not path.size or keypoints[0] is None:
+        return None
+    return heatmaps.targets(np.stack(keypoints), data.height, data.width, data.heatmaps)

@@ -1,0 +1,37 @@
+"""Batches on the host: gathered from memory by background threads, in the order of the steps."""
+
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from vireid_jax.data.sampler import PKSampler
+from vireid_jax.types import Batch, ImageSet
+
+
+class Batches:
+    """The training batches of a run as a random-access sequence; item i is that of step i."""
+
+    def __init__(self, image_set: ImageSet, sampler: PKSampler, steps: int):
+        """See the class; `steps` is its length."""
+        self._images, self._sampler, self._steps = image_set, sampler, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        label, rgb, ir = self._sampler[int(step)]
+        maps = self._images.heatmaps
+        return Batch(
+            rgb=np.asarray(self._images.images[rgb]),
+            ir=np.asarray(self._images.images[ir]),
+            label=label,
+            rgb_heatmap=None if maps is None else np.asarray(maps[rgb]),
+            ir_heatmap=None if maps is None else np.asarray(maps[ir]),
+        )
+
+
+def iterate(batches: Batches, start: int) -> Iterator[Batch]:
+    """The batches from step `start` on, read ahead by background threads."""
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    return iter(grain.MapDataset.source(batches)[start:].to_iter_dataset(options))

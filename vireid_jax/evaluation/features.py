@@ -1,0 +1,34 @@
+"""Features of an image set, in batches of one size."""
+
+import numpy as np
+from tqdm import tqdm
+
+from vireid_jax.types import ImageSet, Modality
+
+
+def extract(embed, image_set: ImageSet, batch: int) -> dict[str, np.ndarray]:
+    """Embeds every image with its own modality's stream.
+
+    Args:
+      embed: {modality: function of uint8 images [batch, H, W, 3] to {name: [batch, F]}}.
+      image_set: n images.
+      batch: rows per call; the last call is filled up with repeated rows, whose results are
+        dropped (rows do not influence each other at test time).
+
+    Returns:
+      {name: float32 [n, F]} in the order of the set.
+    """
+    features = {}
+    with tqdm(total=len(image_set), desc="embedding", unit="img", leave=False) as progress:
+        for modality in Modality:
+            rows = np.flatnonzero(image_set.modality == modality)
+            for start in range(0, len(rows), batch):
+                own = rows[start : start + batch]
+                filled = np.resize(own, batch)
+                for name, values in embed[modality](image_set.images[filled]).items():
+                    store = features.setdefault(
+                        name, np.empty((len(image_set), values.shape[1]), np.float32)
+                    )
+                    store[own] = values[: len(own)]
+                progress.update(len(own))
+    return features

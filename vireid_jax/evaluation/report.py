@@ -1,0 +1,57 @@
+"""Results as a text table in the layout of the paper's Tables I and II."""
+
+_FIGURES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
+
+# Tables I and II, in percent; rank 5 and mINP are not in the paper.
+PUBLISHED = {
+    "sysu_mm01": {
+        "all": {
+            "f_ID": {"rank1": 65.82, "rank10": 94.53, "rank20": 98.23, "mAP": 64.52},
+            "f_ALL": {"rank1": 71.21, "rank10": 95.35, "rank20": 98.81, "mAP": 67.15},
+        },
+        "indoor": {
+            "f_ID": {"rank1": 71.74, "rank10": 94.57, "rank20": 97.60, "mAP": 74.54},
+            "f_ALL": {"rank1": 72.55, "rank10": 97.15, "rank20": 98.60, "mAP": 77.05},
+        },
+    },
+    "regdb": {
+        "visible-thermal": {
+            "f_ID": {"rank1": 92.14, "rank10": 98.16, "rank20": 99.22, "mAP": 87.88},
+            "f_ALL": {"rank1": 93.35, "rank10": 98.61, "rank20": 99.42, "mAP": 88.98},
+        },
+        "thermal-visible": {
+            "f_ID": {"rank1": 91.36, "rank10": 97.57, "rank20": 98.88, "mAP": 86.70},
+            "f_ALL": {"rank1": 92.72, "rank10": 98.79, "rank20": 99.36, "mAP": 87.83},
+        },
+    },
+}
+
+
+def table(results: dict) -> str:
+    """A block per protocol: baselines, then measured features, then the paper's where it has any.
+
+    Args:
+      results: the content of results.json.
+    """
+    lines = [f"{results['config']} on {results['dataset']}, step {results['step']}"]
+    published = PUBLISHED.get(results["dataset"], {})
+    for protocol, measured in results["protocols"].items():
+        trials = measured["trials"]
+        rows = {name: b[protocol] for name, b in results["baselines"].items()}
+        rows |= {name: figures for name, figures in measured.items() if name != "trials"}
+        paper = published.get(protocol.removesuffix("-seeded"), {})
+        rows |= {f"{name} (paper)": figures for name, figures in paper.items()}
+        heading = f"{protocol} ({trials} trial{'s' * (trials > 1)})"
+        lines += ["", f"{heading:<26}" + "".join(f"{figure:>14}" for figure in _FIGURES)]
+        for name, figures in rows.items():
+            cells = (_cell(figures.get(figure), trials) for figure in _FIGURES)
+            lines.append(f"  {name:<24}" + "".join(f"{cell:>14}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _cell(value, trials):
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return f"{value['mean']:.2f}" + (f" +- {value['std']:.2f}" if trials > 1 else "")

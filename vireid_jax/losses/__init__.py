@@ -1,0 +1,43 @@
+"""The objective, Eq. 21: one file a term, each with pure functions and a `term` made of them.
+
+A term is `term(outputs, targets, **options) -> scalar`. Its file's name is its key under
+`config.loss`, where `weight` and the options stand; a new loss is one new file here. Under a
+mapped axis, the mean of a term over the devices is the term of the global batch.
+"""
+
+import inspect
+
+from vireid_jax import registry
+from vireid_jax.types import UserError
+
+
+def build(config):
+    """The objective of a config.
+
+    Args:
+      config: {name: {"weight": w, **options}}, the config's `loss` section.
+
+    Returns:
+      A function (outputs, targets) -> (L, {name: raw term before weighting}).
+
+    Raises:
+      UserError: an unknown term, or an option that the term does not have.
+    """
+    terms = {}
+    for name, options in config.items():
+        function = registry.find(__name__, name, "loss").term
+        options = dict(options)
+        weight = options.pop("weight")
+        known = [
+            p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
+        ]
+        for option in options.keys() - {p.name for p in known}:
+            hint = registry.suggest(option, [p.name for p in known])
+            raise UserError(f"config.loss.{name} has no option {option!r}; {hint}")
+        terms[name] = (function, weight, options)
+
+    def objective(outputs, targets):
+        raw = {name: f(outputs, targets, **options) for name, (f, _, options) in terms.items()}
+        return sum(terms[name][1] * value for name, value in raw.items()), raw
+
+    return objective

@@ -1,0 +1,131 @@
+"""Convolution and BatchNorm as the published network builds them: one place for both."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+xavier = nn.initializers.xavier_uniform()
+kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, with PyTorch's running statistics.
+
+    The running variance is the unbiased one, n / (n - 1) times the batch variance (Flax's own
+    layer stores the biased one, which differs visibly where n is a batch of feature vectors).
+    Statistics are kept in float32 at least; under `axis_name` they are those of the global batch.
+
+    Attributes:
+      use_running_average: normalise with the running statistics and leave them as they are.
+      axis_name: the mapped axis over which a batch is split, or None.
+      dtype: of the output.
+      scale_init: initialiser of the scale.
+    """
+
+    use_running_average: bool
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+    scale_init: Callable = nn.initializers.ones
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x):
+        """Returns `x` [..., C] normalised per channel."""
+        channels = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        if self.use_running_average:
+            mean, var = running_mean.value, running_var.value
+        else:
+            axes = tuple(range(x.ndim - 1))
+            moments = jnp.stack([x.mean(axes), jnp.square(x).mean(axes)])
+            count = x.size // x.shape[-1]
+            if self.axis_name and not self.is_initializing():
+                moments = jax.lax.pmean(moments, self.axis_name)
+                count *= jax.lax.axis_size(self.axis_name)
+            mean = moments[0]
+            var = jnp.maximum(moments[1] - jnp.square(mean), 0.0)
+            if not self.is_initializing():
+                keep, unbiased = self.momentum, var * (count / max(count - 1, 1))
+                running_mean.value = keep * running_mean.value + (1 - keep) * mean
+                running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return (x * factor + (bias - mean * factor)).astype(self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """How the network builds its layers: what every module shares, handed down as one value.
+
+    Attributes:
+      train: batch statistics (and their update) instead of running ones.
+      dtype: of activations; parameters stay float32.
+      axis_name: the mapped axis of a split batch, or None (see `BatchNorm`).
+      conv_general_dilated: replaces `jax.lax.conv_general_dilated` in every convolution.
+    """
+
+    train: bool
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    conv_general_dilated: Callable | None = None
+
+    def conv(self, features, kernel=3, *, strides=1, dilation=1, bias=False, init=xavier, name):
+        """A square convolution padded as PyTorch's `padding = dilation * (kernel // 2)`."""
+        pad = dilation * (kernel // 2)
+        return nn.Conv(
+            features,
+            (kernel, kernel),
+            strides=strides,
+            padding=((pad, pad), (pad, pad)),
+            kernel_dilation=dilation,
+            use_bias=bias,
+            dtype=self.dtype,
+            kernel_init=init,
+            conv_general_dilated=self.conv_general_dilated,
+            name=name,
+        )
+
+    def norm(self, *, scale_init=nn.initializers.ones, name):
+        """A `BatchNorm` in this mode."""
+        return BatchNorm(not self.train, self.axis_name, self.dtype, scale_init, name=name)
+
+    def dense(self, features, *, init, name):
+        """A fully connected layer with bias 0 at the start."""
+        return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, BatchNorm and (unless `relu=False`) ReLU: [B, h, w, C] -> [B, h', w', features].
+
+    Spatial size is divided by `strides`, rounded up.
+    """
+
+    layers: Layers
+    features: int
+    kernel: int = 3
+    strides: int = 1
+    dilation: int = 1
+    bias: bool = False
+    relu: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        """See the class."""
+        conv = self.layers.conv(
+            self.features,
+            self.kernel,
+            strides=self.strides,
+            dilation=self.dilation,
+            bias=self.bias,
+            name="conv",
+        )
+        x = self.layers.norm(name="norm")(conv(x))
+        return nn.relu(x) if self.relu else x

@@ -1,0 +1,143 @@
+"""Fig. 2: the two-stream network with its pose branch, mask, part heads and teacher."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vireid_jax.models.layers import Layers
+from vireid_jax.models.part_heads import PartHeads, Teacher, stripes
+from vireid_jax.models.pose_branch import PoseBranch
+from vireid_jax.models.reid_branch import ReidBranch
+from vireid_jax.models.streams import TwoStream
+from vireid_jax.types import Outputs, UserError
+
+STRIDE = 16  # of the features that are cut into stripes
+HEATMAP_STRIDE = 4
+_SIZE_MULTIPLE = 8  # F_p1 (stride 8) doubled by DConv2 must meet the heatmaps at stride 4
+
+
+class Network(nn.Module):
+    """The whole network (Eq. 1-14).
+
+    Attributes:
+      ids: N, identities in training.
+      width: channels of the stem: 64 in ResNet-50, whose other widths follow in proportion.
+      pose_width: the same of the pose branch.
+      blocks: bottlenecks of layer1 to layer4.
+      parts: P.
+      features: F, of each part.
+      teacher_features: of PCB_T.
+      pose_branch: with pose branch, mask and pose heads.
+      teacher: with PCB_T; needs the pose branch.
+      heatmaps: J.
+      dtype: of activations.
+      axis_name: mapped axis of a split batch, for BatchNorm.
+      conv_general_dilated: see `Layers`.
+    """
+
+    ids: int
+    width: int = 64
+    pose_width: int = 64
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    parts: int = 6
+    features: int = 512
+    teacher_features: int = 1024
+    pose_branch: bool = True
+    teacher: bool = True
+    heatmaps: int = 1
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    conv_general_dilated: Callable | None = None
+
+    @nn.compact
+    def __call__(self, rgb, ir, *, train: bool) -> Outputs:
+        """Runs both streams, or one where the other's images are None.
+
+        Args:
+          rgb, ir: normalised images [B, H, W, 3]; H and W as `check_size` wants them.
+          train: use batch statistics in BatchNorm and update the running ones.
+
+        Returns:
+          `Outputs`, with the rows of `rgb` before those of `ir`.
+        """
+        layers = Layers(train, self.dtype, self.axis_name, self.conv_general_dilated)
+        rgb, ir = (None if x is None else x.astype(self.dtype) for x in (rgb, ir))
+        F_S = TwoStream(layers, self.width, self.blocks[:2], name="streams")(rgb, ir)
+        F_id2 = ReidBranch(layers, self.width, self.blocks[2:], name="reid")(F_S)
+        pose = {}
+        F_ID = F_id2
+        if self.pose_branch:
+            branch = PoseBranch(
+                layers, self.pose_width, F_id2.shape[-1], self.heatmaps, name="pose"
+            )
+            pose = branch(F_S)
+            pose["M"] = nn.sigmoid(pose["F_P"])  # Eq. 7
+            F_ID = pose["M"] * F_id2  # Eq. 9
+        pooled = [stripes(x, self.parts) for x in (F_ID, pose.get("F_P")) if x is not None]
+        heads = PartHeads(layers, len(pooled) * self.parts, self.features, self.ids, name="parts")
+        features, logits = heads(jnp.concatenate(pooled))  # [P or 2P, 2B, F], [.., 2B, N]
+        if self.pose_branch:
+            pose["pose_features"] = features[self.parts :]
+            pose["pose_logits"] = logits[self.parts :]
+            pose["heatmap"] = pose["heatmap"].astype(logits.dtype)
+        if self.teacher:
+            head = Teacher(layers, self.teacher_features, self.ids, name="teacher")
+            pose["teacher_logits"] = head(F_id2, pose["F_P"])
+        return Outputs(
+            id_logits=logits[: self.parts],
+            id_features=features[: self.parts],
+            F_S=F_S,
+            F_id2=F_id2,
+            F_ID=F_ID,
+            **pose,
+        )
+
+
+def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = None) -> Network:
+    """The network of a config.
+
+    Args:
+      model: the config's `model` section: fields of `Network` by name.
+      ids: N.
+      dtype: "float32", "bfloat16" or "float64".
+      heatmaps: J.
+      axis_name: see `Network`.
+
+    Raises:
+      UserError: a teacher without a pose branch.
+    """
+    if model.teacher and not model.pose_branch:
+        raise UserError("config.model.teacher needs config.model.pose_branch: set it to True")
+    options = {**model, "blocks": tuple(model.blocks)}
+    return Network(
+        ids=ids, dtype=jnp.dtype(dtype), heatmaps=heatmaps, axis_name=axis_name, **options
+    )
+
+
+def init(network: Network, key: jax.Array, height: int, width: int):
+    """Random variables of the network: {"params": ..., "batch_stats": ...}, float32."""
+    images = jnp.zeros((2, height, width, 3))
+    return jax.jit(lambda key: network.init(key, images, images, train=True))(key)
+
+
+def check_size(height: int, width: int, parts: int) -> None:
+    """Refuses image sizes that the network cannot take.
+
+    Raises:
+      UserError: not a multiple of 8, or fewer feature rows than parts.
+    """
+    for key, size in (("height", height), ("width", width)):
+        if size % _SIZE_MULTIPLE:
+            near = max(1, round(size / _SIZE_MULTIPLE)) * _SIZE_MULTIPLE
+            raise UserError(
+                f"config.data.{key}={size} is not a multiple of {_SIZE_MULTIPLE}, as the network "
+                f"needs: use {near}"
+            )
+    if -(-height // STRIDE) < parts:
+        raise UserError(
+            f"config.data.height={height} gives {-(-height // STRIDE)} rows of features for "
+            f"config.model.parts={parts}: use a height of at least {STRIDE * parts}"
+        )

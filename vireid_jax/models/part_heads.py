@@ -1,0 +1,88 @@
+"""Eq. 10-11 and 14: horizontal stripes, one head for each, and the teacher head PCB_T."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vireid_jax.models.layers import Layers
+
+FEATURE_NORM = 5.0
+LEAK = 0.1
+
+_fc_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal", out_axis=-1)
+_classifier_init = nn.initializers.normal(0.001)
+
+
+def _norm_init(key, shape, dtype=jnp.float32):
+    return 1.0 + 0.01 * jax.random.normal(key, shape, dtype)
+
+
+def stripes(x, parts):
+    """Eq. 10: averages of `parts` horizontal stripes, [B, h, w, C] -> [P, B, C] in float32.
+
+    The stripes are h - s (P - 1) rows high and s = floor(h / P) rows apart, so that they overlap
+    where P does not divide h.
+    """
+    step = x.shape[1] // parts
+    height = x.shape[1] - step * (parts - 1)
+    rows = x.mean(2, dtype=jnp.promote_types(jnp.float32, x.dtype))  # [B, h, C]
+    return jnp.stack([rows[:, i * step : i * step + height].mean(1) for i in range(parts)])
+
+
+class Head(nn.Module):
+    """FC, BatchNorm and classifier: [B, C] -> features [B, F], logits [B, N] in float32."""
+
+    layers: Layers
+    features: int
+    ids: int
+
+    @nn.compact
+    def __call__(self, x):
+        """See the class."""
+        f = self.layers.dense(self.features, init=_fc_init, name="fc")(x.astype(self.layers.dtype))
+        f = self.layers.norm(scale_init=_norm_init, name="norm")(f)
+        y = nn.leaky_relu(f, LEAK)
+        logits = self.layers.dense(self.ids, init=_classifier_init, name="classifier")(y)
+        return _at_least_float32(f), _at_least_float32(logits)
+
+
+class PartHeads(nn.Module):
+    """One `Head` for each of `count` stripes, as one batched module.
+
+    [count, B, C] -> features [count, B, F] scaled to length 5, logits [count, B, N].
+    """
+
+    layers: Layers
+    count: int
+    features: int
+    ids: int
+
+    @nn.compact
+    def __call__(self, x):
+        """See the class."""
+        heads = nn.vmap(
+            Head,
+            variable_axes={"params": 0, "batch_stats": 0},
+            split_rngs={"params": True},
+            axis_size=self.count,
+        )
+        f, logits = heads(self.layers, self.features, self.ids, name="heads")(x)
+        return FEATURE_NORM * f / jnp.linalg.norm(f, axis=-1, keepdims=True), logits
+
+
+class Teacher(nn.Module):
+    """PCB_T (Fig. 3): unmasked identity and keypoint features, pooled, through one `Head`."""
+
+    layers: Layers
+    features: int
+    ids: int
+
+    @nn.compact
+    def __call__(self, F_id2, F_P):
+        """[B, h, w, C] twice -> logits [B, N]."""
+        pooled = stripes(jnp.concatenate([F_id2, F_P], -1), 1)[0]
+        return Head(self.layers, self.features, self.ids, name="head")(pooled)[1]
+
+
+def _at_least_float32(x):
+    return x.astype(jnp.promote_types(jnp.float32, x.dtype))

@@ -1,0 +1,62 @@
+"""ResNet stages with bottleneck blocks, as in torchvision's v1.5 (stride on the 3x3)."""
+
+from functools import partial
+
+import flax.linen as nn
+
+from vireid_jax.models.layers import Layers, kaiming
+
+EXPANSION = 4
+
+
+class Stem(nn.Module):
+    """`layer0`: 7x7 convolution and max pooling, [B, H, W, 3] -> [B, H/4, W/4, width]."""
+
+    layers: Layers
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        """See the class."""
+        x = self.layers.conv(self.width, 7, strides=2, init=kaiming, name="conv1")(x)
+        x = nn.relu(self.layers.norm(name="bn1")(x))
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (strided), 1x1 and the identity: [B, h, w, C] -> [B, h/s, w/s, 4 width]."""
+
+    layers: Layers
+    width: int
+    strides: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        """See the class."""
+        conv = partial(self.layers.conv, init=kaiming)
+        out = EXPANSION * self.width
+        y = nn.relu(self.layers.norm(name="bn1")(conv(self.width, 1, name="conv1")(x)))
+        y = conv(self.width, 3, strides=self.strides, name="conv2")(y)
+        y = nn.relu(self.layers.norm(name="bn2")(y))
+        y = self.layers.norm(name="bn3")(conv(out, 1, name="conv3")(y))
+        if x.shape != y.shape:
+            x = conv(out, 1, strides=self.strides, name="downsample_conv")(x)
+            x = self.layers.norm(name="downsample_bn")(x)
+        return nn.relu(x + y)
+
+
+class Stage(nn.Module):
+    """`layer1` to `layer4`: `blocks` bottlenecks, the first with `strides`."""
+
+    layers: Layers
+    width: int
+    blocks: int
+    strides: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        """[B, h, w, C] -> [B, h/s, w/s, 4 width]."""
+        for i in range(self.blocks):
+            strides = self.strides if i == 0 else 1
+            x = Bottleneck(self.layers, self.width, strides, name=f"block{i}")(x)
+        return x

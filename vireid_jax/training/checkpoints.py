@@ -1,0 +1,59 @@
+"""Checkpoints of a run: asynchronous and atomic, by Orbax; the newest two are kept."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vireid_jax.training.state import TrainState
+from vireid_jax.types import UserError
+
+
+class Checkpoints:
+    """The checkpoints in `folder`; use as a context, which ends when all are written."""
+
+    def __init__(self, folder: Path):
+        """Opens `folder`, which need not exist, and removes what an interrupted save left."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+        self._folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState) -> None:
+        """Copies `state` and writes it in the background; nothing if its step is saved already."""
+        step = int(state.step)
+        if step != self.latest:
+            host = jax.tree.map(np.asarray, state)
+            self._manager.save(step, args=ocp.args.StandardSave(host))
+
+    def restore(self, like: TrainState) -> TrainState:
+        """The newest checkpoint, as arrays on the host.
+
+        Args:
+          like: a state of the same structure; shapes and dtypes suffice.
+
+        Raises:
+          UserError: there is none, or it holds another network's state.
+        """
+        if self.latest is None:
+            raise UserError(f"no checkpoint in {self._folder}: train first (--mode=train)")
+        like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+        try:
+            return self._manager.restore(self.latest, args=ocp.args.StandardRestore(like))
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"checkpoint {self._folder / str(self.latest)} does not fit the network of this "
+                f"config: {str(error).splitlines()[0]}"
+            ) from error

@@ -1,0 +1,118 @@
+"""What training and evaluation share: the data, the network and the devices of one config."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from vireid_jax import losses
+from vireid_jax.data import heatmaps, images, sampler
+from vireid_jax.evaluation import baselines, features, protocols
+from vireid_jax.models import network
+from vireid_jax.training import optimizer, step
+from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.state import TrainState
+from vireid_jax.types import ImageSet, Modality
+
+
+class Experiment:
+    """A config made concrete; everything in it is checked before anything slow begins.
+
+    Attributes:
+      config: the frozen config.
+      devices: all local devices.
+      train_set, test_set: the images.
+      sampler: of training batches.
+      steps: of the whole run.
+      rate: learning rate by step.
+    """
+
+    def __init__(self, config):
+        """Loads (and on first use prepares) the data.
+
+        Raises:
+          UserError: whatever of the config or the data cannot work, with the fix.
+        """
+        self.config = config
+        network.check_size(config.data.height, config.data.width, config.model.parts)
+        joints = heatmaps.channels(config.data.heatmaps)
+        self.devices = Devices()
+        self.devices.check_identities(config.batch.identities)
+        self.train_set = images.load_images(config.data, "train")
+        self.sampler = sampler.PKSampler.of(
+            self.train_set, config.batch.identities, config.batch.images, config.seed
+        )
+        batch = config.batch.identities * config.batch.images
+        per_epoch = sampler.steps_per_epoch(self.train_set, batch)
+        self.steps = config.train.steps or config.train.epochs * per_epoch
+        self.rate = optimizer.schedule(config.optimizer, self.steps, per_epoch)
+        self._optimizer = optimizer.build(config.optimizer, self.rate)
+        terms = config.loss.to_dict()
+        if self.train_set.heatmaps is None and terms.pop("pose", None):
+            tqdm.write(f"{config.data.dataset} has no heatmaps here: training without L_pose")
+        self._objective = losses.build(terms)
+        ids = len(set(self.train_set.pid.tolist()))
+        self._network = network.build(config.model, ids, config.dtype, max(joints, 1), AXIS)
+
+    @functools.cached_property
+    def test_set(self) -> ImageSet:
+        """The images that are evaluated."""
+        return images.load_images(self.config.data, "test")
+
+    def init_state(self) -> TrainState:
+        """The state at step 0, random by the config's seed."""
+        data = self.config.data
+        variables = network.init(
+            self._network, jax.random.key(self.config.seed), data.height, data.width
+        )
+        params = variables["params"]
+        return TrainState(
+            jnp.int32(0), params, variables["batch_stats"], self._optimizer.init(params)
+        )
+
+    def train_step(self):
+        """The compiled step over all devices, see `step.make_train_step`."""
+        return self.devices.train_step(
+            step.make_train_step(
+                self._network,
+                self._objective,
+                self._optimizer,
+                self.rate,
+                self.config.augment.to_dict(),
+                self.config.seed,
+                AXIS,
+            )
+        )
+
+    def evaluate(self, state: TrainState) -> dict:
+        """The `protocols` part of results.json, for the network in `state`."""
+        family = protocols.protocols_for(self.config.data.protocol, self.test_set)
+        variables = self.devices.replicate(
+            {"params": state.params, "batch_stats": state.batch_stats}
+        )
+        embed = {
+            modality: functools.partial(mapped, variables)
+            for modality, mapped in self._embed.items()
+        }
+        batch = self.config.evaluation.batch * len(self.devices)
+        found = features.extract(embed, self.test_set, batch)
+        return protocols.evaluate(found, self.test_set, family)
+
+    @functools.cached_property
+    def _embed(self):
+        return {m: self.devices.embed(step.make_embed(self._network, m)) for m in Modality}
+
+    def baselines(self) -> dict:
+        """Figures of hand-made features, see `baselines.baseline_results`; computed once."""
+        config, sets = self.config.data, (self.train_set, self.test_set)
+        name = "-".join([config.protocol, *(s.fingerprint[:12] for s in sets)])
+        file = Path(config.dir) / "baselines" / f"{name}.json"
+        if not file.exists():
+            family = protocols.protocols_for(config.protocol, self.test_set)
+            results = baselines.baseline_results(*sets, family)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(results))
+        return json.loads(file.read_text())

@@ -1,0 +1,61 @@
+"""SGD with the paper's schedule and the published parameter groups, from optax's parts."""
+
+import jax
+import optax
+
+from vireid_jax.registry import choose
+
+
+def _step(c, steps, steps_per_epoch):
+    return optax.exponential_decay(
+        c.learning_rate, c.decay_epochs * steps_per_epoch, c.decay_factor, staircase=True
+    )
+
+
+def _cosine(c, steps, steps_per_epoch):
+    return optax.cosine_decay_schedule(c.learning_rate, steps)
+
+
+SCHEDULES = {"step": _step, "cosine": _cosine}
+
+
+def schedule(c, steps: int, steps_per_epoch: int) -> optax.Schedule:
+    """Learning rate by step.
+
+    "step" multiplies by `decay_factor` every `decay_epochs` epochs (Sec. IV-A: 0.5 every 20);
+    "cosine" falls to zero at `steps`. The first `warmup_epochs` rise linearly from zero.
+
+    Args:
+      c: the config's `optimizer` section.
+      steps: of the whole run.
+      steps_per_epoch: see `vireid_jax.data.sampler.steps_per_epoch`.
+
+    Raises:
+      UserError: an unknown `c.schedule`.
+    """
+    rate = choose("config.optimizer.schedule", c.schedule, SCHEDULES)(c, steps, steps_per_epoch)
+    warmup = round(c.warmup_epochs * steps_per_epoch)
+    if not warmup:
+        return rate
+    ramp = optax.linear_schedule(1 / warmup, 1.0, warmup - 1)
+    return lambda step: ramp(step) * rate(step)
+
+
+def build(c, rate: optax.Schedule) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum as PyTorch computes it.
+
+    Weight decay is added to every gradient, of BatchNorm and biases too; the two
+    modality-specific modules step with `stem_multiplier` times the rate.
+    """
+
+    def stems(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: path[0].key == "streams" and path[1].key in ("rgb", "ir"), params
+        )
+
+    return optax.chain(
+        optax.add_decayed_weights(c.weight_decay),
+        optax.trace(c.momentum, nesterov=True),
+        optax.masked(optax.scale(c.stem_multiplier), stems),
+        optax.scale_by_learning_rate(rate),
+    )

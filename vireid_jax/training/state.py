@@ -1,0 +1,22 @@
+"""All that a run changes while it trains."""
+
+from typing import Any
+
+from flax import struct
+
+
+@struct.dataclass
+class TrainState:
+    """A run's position.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: the network's parameters.
+      batch_stats: BatchNorm's running statistics.
+      opt_state: of the optimiser.
+    """
+
+    step: Any
+    params: Any
+    batch_stats: Any
+    opt_state: Any

@@ -1,0 +1,88 @@
+"""One training step and one embedding step, as pure functions of arrays."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vireid_jax.data import augment
+from vireid_jax.training.state import TrainState
+from vireid_jax.types import Batch, Modality, Targets
+
+
+def make_train_step(network, objective, optimizer, rate, augmentation, seed: int, axis_name=None):
+    """The update of one batch: augmentation, forward pass, all losses, gradients, SGD.
+
+    Args:
+      network: a `Network` with the same `axis_name`.
+      objective: of `losses.build`.
+      optimizer: of `optimizer.build`.
+      rate: learning rate by step, for the log.
+      augmentation: options of `augment.augment`.
+      seed: with the step number it determines all that is random.
+      axis_name: the mapped axis over which batches are split by identity, or None.
+
+    Returns:
+      A function (TrainState, Batch) -> (TrainState, metrics): "loss" (L), the raw terms by name
+      and "learning_rate", each of the global batch. It does not depend on how the batch is split.
+    """
+
+    def mean_over_devices(tree):
+        return jax.lax.pmean(tree, axis_name) if axis_name else tree
+
+    def train_step(state: TrainState, batch: Batch):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def augmented(modality, images, heatmaps):
+            keys = _row_keys(key, modality, len(images), axis_name)
+            return augment.augment(keys, images, heatmaps, **augmentation)
+
+        rgb, rgb_map = augmented(Modality.VISIBLE, batch.rgb, batch.rgb_heatmap)
+        ir, ir_map = augmented(Modality.INFRARED, batch.ir, batch.ir_heatmap)
+        targets = Targets(
+            label=jnp.concatenate([batch.label, batch.label]),
+            heatmap=None if rgb_map is None else jnp.concatenate([rgb_map, ir_map]),
+            axis_name=axis_name,
+        )
+
+        def loss(params):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            outputs, updates = network.apply(
+                variables, rgb, ir, train=True, mutable=["batch_stats"]
+            )
+            total, terms = objective(outputs, targets)
+            return total, (terms, updates["batch_stats"])
+
+        (total, (terms, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        grads = mean_over_devices(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = mean_over_devices({"loss": total, **terms})
+        metrics["learning_rate"] = rate(state.step)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return train_step
+
+
+def make_embed(network, modality: Modality):
+    """Features of images of one modality.
+
+    Returns:
+      A function (variables, uint8 images [B, H, W, 3]) -> {"f_ID": [B, P F], "f_ALL": [B, 2 P F]},
+      float32; the latter only with a pose branch (Eq. 12-13).
+    """
+
+    def embed(variables, images):
+        images = augment.normalise(images)
+        pair = (images, None) if modality == Modality.VISIBLE else (None, images)
+        outputs = network.apply(variables, *pair, train=False)
+        features = {"f_ID": outputs.f_ID, "f_ALL": outputs.f_ALL}
+        return {name: f for name, f in features.items() if f is not None}
+
+    return embed
+
+
+def _row_keys(key, modality, rows, axis_name):
+    """A key for each row, the same however many devices share the batch."""
+    first = rows * jax.lax.axis_index(axis_name) if axis_name else 0
+    key = jax.random.fold_in(key, modality)
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(first + jnp.arange(rows))

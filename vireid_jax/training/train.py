@@ -1,0 +1,100 @@
+"""The two modes of main.py: train (then evaluate), and evaluate a trained run."""
+
+import jax
+from tqdm import tqdm
+
+from vireid_jax.data import loader
+from vireid_jax.evaluation import report
+from vireid_jax.training.checkpoints import Checkpoints
+from vireid_jax.training.experiment import Experiment
+from vireid_jax.training.state import TrainState
+from vireid_jax.training.workdir import Log, Workdir
+
+
+def train(config, folder: str) -> dict:
+    """Trains to the config's last step, from the newest checkpoint if there is one.
+
+    Args:
+      config: a frozen config, see configs/default.py.
+      folder: of the run; see `Workdir` and the README for what it holds.
+
+    Returns:
+      The content of results.json.
+
+    Raises:
+      UserError: a mistake in the config, the data or the folder.
+    """
+    workdir = Workdir(folder, config)
+    experiment = Experiment(config)
+    sets = {"train": experiment.train_set, "test": experiment.test_set}
+    workdir.start(experiment.devices, {split: images.fingerprint for split, images in sets.items()})
+    with Checkpoints(workdir.path / "checkpoints") as checkpoints:
+        if checkpoints.latest is None:
+            state = experiment.init_state()
+        else:
+            state = checkpoints.restore(jax.eval_shape(experiment.init_state))
+            tqdm.write(f"continuing {folder} after step {checkpoints.latest}")
+        log = Log(workdir.path, int(state.step))
+        state = _loop(experiment, state, workdir, checkpoints, log)
+        results = _evaluate(experiment, state, workdir)
+        log.write_results(int(state.step), results["protocols"])
+        log.close()
+    return results
+
+
+def evaluate(config, folder: str) -> dict:
+    """Evaluates the newest checkpoint of a run and writes its results.json; returns the content.
+
+    Raises:
+      UserError: as `train`; there is no checkpoint.
+    """
+    workdir = Workdir(folder, config)
+    experiment = Experiment(config)
+    with Checkpoints(workdir.path / "checkpoints") as checkpoints:
+        state = checkpoints.restore(jax.eval_shape(experiment.init_state))
+    return _evaluate(experiment, state, workdir)
+
+
+def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
+    options, first, last = experiment.config.train, int(state.step), experiment.steps
+    batches = loader.Batches(experiment.train_set, experiment.sampler, last)
+    train_step = experiment.train_step()
+    state = experiment.devices.replicate(state)
+    pending = None  # the newest metrics: fetched one log later, so that no step waits for them
+
+    def flush():
+        if pending:
+            log.write(pending[0], {name: float(value) for name, value in pending[1].items()})
+
+    with tqdm(total=last, initial=first, desc="training", unit="step") as progress:
+        for step, batch in enumerate(loader.iterate(batches, first), first + 1):
+            state, metrics = train_step(state, batch)
+            progress.update()
+            if step % options.log_every == 0 or step == last:
+                flush()
+                pending = step, metrics
+            if step % options.checkpoint_every == 0 or step == last:
+                flush()
+                pending = None
+                checkpoints.save(state)
+            if options.eval_every and step % options.eval_every == 0 and step < last:
+                results = _evaluate(experiment, state, workdir)
+                log.write_results(step, results["protocols"])
+    return state
+
+
+def _evaluate(experiment, state, workdir):
+    config = experiment.config
+    results = {
+        "dataset": config.data.dataset,
+        "config": f"{config.name}:{config.variant}",
+        "step": int(state.step),
+        "selection": "last",
+        "flip_averaging": False,
+        "re_ranking": False,
+        "protocols": experiment.evaluate(state),
+        "baselines": experiment.baselines(),
+    }
+    workdir.write("results.json", results)
+    tqdm.write(report.table(results))
+    return results

@@ -1,0 +1,120 @@
+"""The folder of a run: what it was, where it ran, what it logged and what came out."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+from tensorboardX import SummaryWriter
+
+from vireid_jax.types import UserError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+
+
+class Workdir:
+    """A run's folder; files appear in it by rename, so that none is ever half-written."""
+
+    def __init__(self, folder: str, config):
+        """Opens the folder of this run, which need not exist yet.
+
+        Raises:
+          UserError: the folder belongs to a run with another config; names the keys.
+        """
+        self.path = Path(folder)
+        self._config = json.loads(config.to_json())
+        file = self.path / "config.json"
+        if file.exists():
+            theirs = json.loads(file.read_text())
+            different = sorted(_differences(theirs, self._config))
+            if different:
+                raise UserError(
+                    f"{file} is of a run with another config; these keys differ: "
+                    f"{', '.join(different)}. Use another --workdir, or that config"
+                )
+
+    def write(self, name: str, content) -> None:
+        """Writes `content` as JSON."""
+        partial = self.path / f"{name}.partial"
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.rename(self.path / name)
+
+    def start(self, devices, data: dict[str, str]) -> None:
+        """Creates the folder, with config.json and environment.json.
+
+        Args:
+          devices: of the run.
+          data: fingerprints of its splits.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write("config.json", self._config)
+        self.write(
+            "environment.json",
+            {
+                "python": platform.python_version(),
+                "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+                "device": devices.all[0].device_kind,
+                "devices": len(devices),
+                "processes": jax.process_count(),
+                "git": _git_revision(),
+                "data": data,
+            },
+        )
+
+
+class Log:
+    """metrics.jsonl and TensorBoard events of a run, one entry a step, none twice."""
+
+    def __init__(self, folder: Path, step: int):
+        """Opens the logs of a run that continues after `step`; later lines are dropped."""
+        file = folder / "metrics.jsonl"
+        kept = []
+        if file.exists():
+            lines = (json.loads(line) for line in file.read_text().splitlines())
+            kept = [line for line in lines if line["step"] <= step]
+        partial = file.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.rename(file)
+        self._lines = file.open("a", buffering=1)
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Adds one line: {"step": step, **values}."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(f"train/{name}", value, step)
+
+    def write_results(self, step: int, protocols: dict) -> None:
+        """Adds the mean figures of an evaluation to the events."""
+        for protocol, features in protocols.items():
+            for feature, figures in features.items():
+                if feature != "trials":
+                    for figure, value in figures.items():
+                        tag = f"test/{protocol}/{feature}/{figure}"
+                        self._events.add_scalar(tag, value["mean"], step)
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self._lines.close()
+        self._events.close()
+
+
+def _differences(a, b, prefix="config"):
+    """Keys under which two nested dicts differ."""
+    for key in a.keys() | b.keys():
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, dict) and isinstance(y, dict):
+            yield from _differences(x, y, f"{prefix}.{key}")
+        elif x != y:
+            yield f"{prefix}.{key}"
+
+
+def _git_revision():
+    root = Path(__file__).parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
