@@ -1,9 +1,9 @@
 """Trains and evaluates: python main.py --config=configs/synthetic.py --workdir=runs/synthetic."""
 
-import sys
-
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
+
+from vireid_jax import command_line
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of the configuration; FILE:VARIANT chooses a row of Table IV."
@@ -12,19 +12,14 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an interrupte
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "evaluate: the last checkpoint.")
 
 
-def main(_):
-    """Runs the mode; a mistake of the user's ends with one message and exit status 2."""
-    logging.set_verbosity(logging.WARNING)
-    from vireid_jax.training import train
-    from vireid_jax.types import UserError
+def main():
+    """Runs the mode."""
+    from vireid_jax.training import train  # late: rendering starts this file in many processes
 
-    try:
-        getattr(train, MODE.value)(CONFIG.value, WORKDIR.value)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    modes = {"train": train.train, "evaluate": train.evaluate}
+    modes[MODE.value](CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    command_line.run(main)

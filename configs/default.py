@@ -59,11 +59,14 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.augment.crop_pad = 10  # pixels
     config.augment.flip = 0.5  # probabilities
     config.augment.erase = 0.5
-    config.augment.channel_exchange = 0.0  # not in the paper
+    config.augment.remix = 0.0  # not in the paper
 
-    config.optimizer = ConfigDict()  # SGD, Sec. IV-A
+    config.optimizer = ConfigDict()  # Sec. IV-A
+    config.optimizer.rule = "sgd"  # or adamw
     config.optimizer.learning_rate = 0.01
-    config.optimizer.momentum = 0.9  # Nesterov's, as the published code
+    config.optimizer.momentum = (
+        0.9  # of sgd: Nesterov's, as the published code; of adamw: its first
+    )
     config.optimizer.weight_decay = 5e-4  # on every parameter
     config.optimizer.stem_multiplier = 0.1  # of the rate in the modality-specific modules
     config.optimizer.schedule = "step"  # or cosine (to zero)

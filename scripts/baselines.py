@@ -3,19 +3,16 @@
 python scripts/baselines.py --config=configs/synthetic.py
 """
 
-import sys
-
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from vireid_jax import command_line
 from vireid_jax.data.images import load_images
 from vireid_jax.evaluation.baselines import baseline_results
 from vireid_jax.evaluation.protocols import protocols_for
-from vireid_jax.types import UserError
 
+CONFIG = config_flags.DEFINE_config_file("config", None, "File of the configuration.")
 FIGURES = ("rank1", "rank10", "mAP", "mINP")
-
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 
 
 def table(results: dict[str, dict]) -> str:
@@ -29,20 +26,14 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines[1:])
 
 
-def main(argv):
+def main():
     """Loads both splits, measures, prints."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    data = _CONFIG.value.data
-    try:
-        test = load_images(data, "test")
-        protocols = protocols_for(data.protocol, test)
-        print(table(baseline_results(load_images(data, "train"), test, protocols)))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    data = CONFIG.value.data
+    test = load_images(data, "test")
+    protocols = protocols_for(data.protocol, test)
+    print(table(baseline_results(load_images(data, "train"), test, protocols)))
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    flags.mark_flags_as_required(["config"])
+    command_line.run(main)

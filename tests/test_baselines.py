@@ -91,6 +91,14 @@ def test_colour_histogram_keeps_the_stripes_apart():
     assert a @ b == 0
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_colour_histogram_sees_every_channel(channel):
+    two = np.zeros((2, 12, 4, 3), np.uint8)
+    two[1, ..., channel] = 255
+    black, bright = colour_histogram(two)
+    assert black @ bright == 0
+
+
 def test_hog_has_unit_length_and_one_size_for_large_images():
     rng = np.random.default_rng(0)
     small = np.kron(rng.integers(0, 255, (2, 24, 12, 1)), np.ones((1, 4, 4, 3))).astype(np.uint8)

@@ -167,7 +167,7 @@ def test_mean_and_std_over_trials():
 
 
 def test_trials_with_queries_of_their_own():
-    images = image_set({(pid, cam): 2 for pid in range(6) for cam in (1, 3)})
+    images = image_set({(pid, cam): cam + 1 for pid in range(6) for cam in (1, 3)})
     features = np.random.default_rng(0).standard_normal((len(images), 4), np.float32)
     both = regdb_protocols(images)
     parts = [evaluate({"f": features}, images, [p])[p.name]["f"]["mAP"]["mean"] for p in both]

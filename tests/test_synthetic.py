@@ -35,7 +35,7 @@ def draw(pid=1, camid=1, number=1, seed=0, camera=None, **options):
 def crowd():
     """Images of many people by all cameras, without occluders."""
     return [
-        (camid, draw(pid, camid, number=2)) for pid in range(1, 31) for camid in sorted(CAMERAS)
+        (camid, draw(pid, camid, number=2)) for pid in range(1, 21) for camid in sorted(CAMERAS)
     ]
 
 
@@ -106,7 +106,7 @@ def test_choose_follows_the_weights():
 def _sphere(radius, squash=(1.0, 1.0)):
     start, end = np.array([0.0, 0.999, 0.0]), np.array([0.0, 1.001, 0.0])
     cone = figure.Cone(start, end, (radius, radius), np.array([0.0, 0.0, 1.0]), squash=squash)
-    return figure._stack([cone], chest=0, n_on_chest=0)
+    return figure.stack_cones([cone], chart=[0])
 
 
 def test_a_sphere_has_its_depth_outline_and_normals():
@@ -142,7 +142,7 @@ def test_seen_joints_lie_on_the_figure(crowd):
         column, row = np.floor(x[joints] + 0.5).astype(int), np.floor(y[joints] + 0.5).astype(int)
         seen += len(joints)
         on_figure += (rendered.garments[row, column] >= 0).sum()
-    assert seen > 2500
+    assert seen > 1600
     assert on_figure >= 0.998 * seen
 
 
@@ -251,6 +251,17 @@ def test_sleeves_logos_and_hems_are_where_the_outfit_says():
     assert at(figure.Part.TRUNK, 1.0, 0.6) is Slot.UPPER  # and not on the back
 
 
+def test_a_strap_runs_from_the_bags_hip_to_the_other_shoulder_on_both_faces():
+    outfit = render.draw_identity(0, 1).outfit
+    bag = dataclasses.replace(outfit.bag, kind="cross", side=1)
+    outfit = dataclasses.replace(outfit, bag=bag)
+    for spine_or_navel, hip, shoulder in ((0.0, 0.4, -0.4), (1.0, 0.6, -0.6)):
+        u = np.float32([hip, spine_or_navel, shoulder, hip, shoulder])
+        v = np.float32([0.3, 0.62, 0.94, 0.94, 0.3])
+        slots = paint.paint(outfit, figure.Part.TRUNK, np.zeros(5, np.int8), u, v)
+        assert list(slots == Slot.STRAP) == [True, True, True, False, False]
+
+
 def test_stripes_repeat_and_cover_their_share():
     stripes = dataclasses.replace(
         render.draw_identity(0, 1).outfit.upper_print, frequency=10.0, duty=0.4, phase=0.0
@@ -266,12 +277,9 @@ def test_stripes_repeat_and_cover_their_share():
 
 def test_resampling_and_blur_keep_a_ramp_and_a_constant():
     ramp = np.linspace(0, 1, 40, dtype=np.float32)[:, None, None] * np.ones((1, 30, 2), np.float32)
-    along = arrays.interpolation_matrix(20, 40, 0, 40)
-    across = arrays.interpolation_matrix(30, 30, 0, 30)
-    halved = arrays.separable(ramp, along, across)
-    np.testing.assert_allclose(
-        halved[:, 3, 1], ramp.reshape(20, 2, 30, 2).mean(1)[:, 3, 1], atol=1e-6
-    )
+    halved = arrays.resample(ramp, 0, 20, 0, 40)
+    np.testing.assert_allclose(halved, ramp.reshape(20, 2, 30, 2).mean(1), atol=1e-6)
+    np.testing.assert_allclose(arrays.resample(ramp, 1, 30, 0, 30), ramp, atol=1e-6)
     blurred = arrays.blur(ramp, 1.5)
     np.testing.assert_allclose(blurred[8:-8], ramp[8:-8], atol=1e-6)
     assert blurred.sum() == pytest.approx(ramp.sum(), rel=1e-5)
@@ -310,10 +318,12 @@ def test_tiers_count_what_they_say():
         for name, tier in tiers.TIERS.items()
     }
     assert counted["easy"] == {"train": 128 * 20, "test": 64 * 20}
-    assert counted["regdb"] == {"all": 412 * 20}
+    assert counted["regdb"] == {"everyone": 412 * 20}
     people = {"train": 296, "val": 99, "test": 96}
     for split, count in people.items():
-        assert counted["sysu"][split] == pytest.approx(count * 6 * 8 * 0.9, rel=0.04)
+        # 0.9 of six cameras for those who were indoors, and of three for the rest, plus those
+        # that may not be missing.
+        assert counted["sysu"][split] == pytest.approx(8 * 4.37 * count, rel=0.08)
 
 
 @pytest.mark.parametrize("tier", tiers.TIERS.values(), ids=lambda tier: tier.name)
@@ -341,14 +351,18 @@ def test_tiers_show_different_people():
 @pytest.mark.parametrize("dropout", [0.1, 1.0])
 def test_every_identity_keeps_an_infrared_and_a_searchable_visible_camera(dropout):
     tier = dataclasses.replace(tiers.SYSU, camera_dropout=dropout)
-    numbers = []
     for pid in tier.pids("test"):
         camids = [camera.camid for camera in tier.cameras_of(0, pid)]
         assert {3, 6} & set(camids)
         assert {1, 4, 5} & set(camids)
         assert camids == sorted(camids)
-        numbers.append(len(camids))
-    assert np.mean(numbers) == pytest.approx(5.4 if dropout < 1 else 2.0, abs=0.25)
+        assert dropout < 1 or len(camids) == 2
+
+
+def test_some_identities_were_never_indoors():
+    everyone = [tiers.SYSU.cameras_of(0, pid) for pid in range(1, 492)]
+    indoors = [any(not camera.outdoor for camera in cameras) for cameras in everyone]
+    assert np.mean(indoors) == pytest.approx(0.6, abs=0.06)
 
 
 def test_unseen_test_locations_move_the_test_split_only():

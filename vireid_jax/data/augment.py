@@ -18,7 +18,7 @@ def normalise(images):
     return (images.astype(jnp.float32) / 255 - MEAN) / STD
 
 
-def augment(keys, images, heatmaps, *, crop_pad, flip, erase, channel_exchange):
+def augment(keys, images, heatmaps, *, crop_pad, flip, erase, remix):
     """Augments and normalises a batch; row i depends on `keys[i]` and its own pixels alone.
 
     Args:
@@ -31,7 +31,10 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, channel_exchange):
         and right.
       erase: probability of a rectangle (2 to 33 % of the image, aspect 0.3 to 3.3) set to the
         mean colour; heatmaps keep what is under it.
-      channel_exchange: probability that one of R, G, B, at random, replaces all three.
+      remix: probability that all channels become one random mixture of R, G and B (weights of
+        either sign) at the image's own mean and contrast. Garments keep their pattern and change
+        their relative brightness, as they do between spectra; an infrared image keeps its own or
+        is inverted.
 
     Returns:
       float32 images, normalised; float32 heatmaps in [0, 1] or None.
@@ -43,8 +46,8 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, channel_exchange):
             image, heatmap = _crop(crop, image, heatmap, crop_pad)
         if flip:
             image, heatmap = _flip(mirror, image, heatmap, flip)
-        if channel_exchange:
-            image = _exchange_channels(colour, image, channel_exchange)
+        if remix:
+            image = _remix(colour, image, remix)
         image = normalise(image)
         return _erase(rectangle, image, erase) if erase else image, heatmap
 
@@ -76,11 +79,14 @@ def _flip(key, image, heatmap, probability):
     return image, heatmap
 
 
-def _exchange_channels(key, image, probability):
-    which, whether = jax.random.split(key)
-    channel = jax.random.randint(which, (), 0, 3)
-    one = jnp.broadcast_to(jnp.take(image, channel, axis=-1)[..., None], image.shape)
-    return jnp.where(jax.random.bernoulli(whether, probability), one, image)
+def _remix(key, image, probability):
+    mixing, whether = jax.random.split(key)
+    image = image.astype(jnp.float32)
+    grey = image.mean(-1)
+    mixed = image @ jax.random.normal(mixing, (3,))
+    mixed = (mixed - mixed.mean()) / (mixed.std() + 1e-3) * grey.std() + grey.mean()
+    mixed = jnp.clip(mixed, 0, 255)[..., None]
+    return jnp.where(jax.random.bernoulli(whether, probability), mixed, image)
 
 
 def _erase(key, image, probability):

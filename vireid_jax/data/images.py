@@ -26,7 +26,7 @@ def prepare(data) -> tfds.core.DatasetBuilder:
     builder = _module(data).builder(data)
     if not builder.is_prepared():
         manual = tfds.download.DownloadConfig(manual_dir=data.source or None)
-        builder.download_and_prepare(download_config=manual, file_format="array_record")
+        builder.download_and_prepare(download_config=manual)
     return builder
 
 

@@ -93,19 +93,22 @@ def rank(similarity, query_pid, gallery_pid, *, valid=None, cmc_on: str = "image
         )
     if valid is not None:
         similarity = np.where(valid, similarity, -np.inf)
-    pids, counts = np.unique(gallery_pid, return_counts=True)
-    member = (gallery_pid[:, None] == pids).astype(np.float32)  # [G, identities]
+    pids, identity, counts = np.unique(gallery_pid, return_inverse=True, return_counts=True)
     position = np.full((len(query_pid), counts.max()), np.inf)
     place = np.zeros(len(query_pid), int)  # the rank that CMC counts
     for pid in np.intersect1d(query_pid, pids):
         rows, columns = np.flatnonzero(query_pid == pid), np.flatnonzero(gallery_pid == pid)
         ahead = _ahead(similarity[rows], columns)  # [q, m, G]
+        number_ahead = ahead.view(np.int8).sum(-1, dtype=np.int32)  # quicker than count_nonzero
         listed = np.isfinite(similarity[np.ix_(rows, columns)])
-        of_match = np.where(listed, 1 + np.count_nonzero(ahead, -1), np.inf)  # [q, m]
+        of_match = np.where(listed, 1 + number_ahead, np.inf)  # [q, m]
         position[rows, : len(columns)] = of_match
         if cmc_on == "identities":
             of_first = ahead[np.arange(len(rows)), of_match.argmin(1)]  # [q, G]
-            place[rows] = 1 + np.count_nonzero(of_first @ member, 1)
+            seen = np.zeros((len(rows), len(pids)), bool)
+            cell = np.arange(0, seen.size, len(pids))[:, None] + identity  # [q, G]
+            seen.reshape(-1)[cell[of_first]] = True
+            place[rows] = 1 + np.count_nonzero(seen, 1)
 
     position.sort(1)
     hits = np.count_nonzero(np.isfinite(position), 1)
@@ -126,4 +129,8 @@ def _ahead(similarity, columns):
     own = similarity[:, columns, None]  # [q, m, 1]
     listed = similarity[:, None]  # [q, 1, G]
     earlier = np.arange(similarity.shape[1]) < columns[:, None]  # [m, G]
-    return (listed > own) | ((listed == own) & earlier)
+    tied = listed == own
+    tied &= earlier  # in place, as below: temporaries would cost as much as the comparisons
+    ahead = listed > own
+    ahead |= tied
+    return ahead

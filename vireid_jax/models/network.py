@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vireid_jax.models import cpu_convolution
 from vireid_jax.models.layers import Layers
 from vireid_jax.models.part_heads import PartHeads, Teacher, stripes
 from vireid_jax.models.pose_branch import PoseBranch
@@ -113,14 +114,30 @@ def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = No
         raise UserError("config.model.teacher needs config.model.pose_branch: set it to True")
     options = {**model, "blocks": tuple(model.blocks)}
     return Network(
-        ids=ids, dtype=jnp.dtype(dtype), heatmaps=heatmaps, axis_name=axis_name, **options
+        ids=ids,
+        dtype=jnp.dtype(dtype),
+        heatmaps=heatmaps,
+        axis_name=axis_name,
+        conv_general_dilated=cpu_convolution.for_backend(),
+        **options,
     )
 
 
 def init(network: Network, key: jax.Array, height: int, width: int):
-    """Random variables of the network: {"params": ..., "batch_stats": ...}, float32."""
+    """Random variables of the network: {"params": ..., "batch_stats": ...}, float32.
+
+    The two modality-specific modules start from the same weights, as they do when both are taken
+    from one pre-trained network (Sec. IV-A): what they then learn starts aligned.
+    """
     images = jnp.zeros((2, height, width, 3))
-    return jax.jit(lambda key: network.init(key, images, images, train=True))(key)
+
+    def variables(key):
+        found = network.init(key, images, images, train=True)
+        streams = found["params"]["streams"]
+        params = found["params"] | {"streams": streams | {"ir": streams["rgb"]}}
+        return found | {"params": params}
+
+    return jax.jit(variables)(key)
 
 
 def check_size(height: int, width: int, parts: int) -> None:

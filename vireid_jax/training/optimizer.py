@@ -1,4 +1,4 @@
-"""SGD with the paper's schedule and the published parameter groups, from optax's parts."""
+"""The paper's schedule and the published parameter groups, from optax's parts."""
 
 import jax
 import optax
@@ -41,11 +41,30 @@ def schedule(c, steps: int, steps_per_epoch: int) -> optax.Schedule:
     return lambda step: ramp(step) * rate(step)
 
 
-def build(c, rate: optax.Schedule) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum as PyTorch computes it.
+def _sgd(c):
+    return optax.chain(
+        optax.add_decayed_weights(c.weight_decay), optax.trace(c.momentum, nesterov=True)
+    )
 
-    Weight decay is added to every gradient, of BatchNorm and biases too; the two
-    modality-specific modules step with `stem_multiplier` times the rate.
+
+def _adamw(c):
+    return optax.chain(
+        optax.scale_by_adam(b1=c.momentum), optax.add_decayed_weights(c.weight_decay)
+    )
+
+
+RULES = {"sgd": _sgd, "adamw": _adamw}
+
+
+def build(c, rate: optax.Schedule) -> optax.GradientTransformation:
+    """The optimiser of a config's `optimizer` section.
+
+    "sgd" has Nesterov momentum as PyTorch computes it, and weight decay added to every gradient;
+    "adamw" is Adam with decoupled decay. Both decay every parameter, BatchNorm's and biases too.
+    The two modality-specific modules step with `stem_multiplier` times the rate.
+
+    Raises:
+      UserError: an unknown `c.rule`.
     """
 
     def stems(params):
@@ -54,8 +73,7 @@ def build(c, rate: optax.Schedule) -> optax.GradientTransformation:
         )
 
     return optax.chain(
-        optax.add_decayed_weights(c.weight_decay),
-        optax.trace(c.momentum, nesterov=True),
+        choose("config.optimizer.rule", c.rule, RULES)(c),
         optax.masked(optax.scale(c.stem_multiplier), stems),
         optax.scale_by_learning_rate(rate),
     )

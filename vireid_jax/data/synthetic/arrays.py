@@ -1,4 +1,8 @@
-"""Array helpers shared by the rooms: rotations, value noise, resampling and blur as matrices."""
+"""Array helpers shared by the rooms: rotations, value noise, resampling, blur.
+
+Large arrays never meet a matrix product: the threads of a BLAS library cost small images more than
+they give, many times more on a busy machine.
+"""
 
 import numpy as np
 
@@ -54,40 +58,27 @@ def value_noise(u: np.ndarray, v: np.ndarray, salt: int) -> np.ndarray:
 
 def noise_field(rng: np.random.Generator, rows: int, columns: int, cell: float) -> np.ndarray:
     """Smooth noise in [0, 1] on a pixel grid, float32 [rows, columns]; `cell` in pixels."""
-
-    def weights(n):
-        position = np.arange(n) / cell
-        index = position.astype(int)
-        t = _smooth(position - index)
-        matrix = np.zeros((n, index[-1] + 2), np.float32)
-        matrix[np.arange(n), index] = 1 - t
-        matrix[np.arange(n), index + 1] = t
-        return matrix
-
-    across, along = weights(columns), weights(rows)
-    lattice = rng.random((along.shape[1], across.shape[1]), dtype=np.float32)
-    return along @ lattice @ across.T
+    y, x = np.arange(rows) / cell, np.arange(columns) / cell
+    lattice = rng.random((int(y[-1]) + 2, int(x[-1]) + 2), dtype=np.float32)
+    across = _blend(lattice, 1, x.astype(int), _smooth(x % 1))
+    return _blend(across, 0, y.astype(int), _smooth(y % 1))
 
 
-def interpolation_matrix(n_out: int, n_in: int, start: float, length: float) -> np.ndarray:
-    """Bilinear resampling of [start, start + length) to n_out samples, float32 [n_out, n_in]."""
+def resample(image: np.ndarray, axis: int, n_out: int, start: float, length: float) -> np.ndarray:
+    """Bilinear resampling of [start, start + length) along one axis to n_out samples."""
+    n_in = image.shape[axis]
     position = np.clip(start + (np.arange(n_out) + 0.5) * (length / n_out) - 0.5, 0, n_in - 1)
     index = np.minimum(position.astype(int), n_in - 2)
-    t = position - index
-    matrix = np.zeros((n_out, n_in), np.float32)
-    rows = np.arange(n_out)
-    matrix[rows, index] = 1 - t
-    matrix[rows, index + 1] = t
-    return matrix
+    return _blend(image, axis, index, position - index)
 
 
-def separable(image: np.ndarray, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Applies [h', h] to the rows and [w', w] to the columns of an image [h, w, c]."""
-    h, w, c = image.shape
-    rows = (along @ image.reshape(h, w * c)).reshape(-1, w, c)
-    # One product with the columns in front: numpy's batched small products are much slower.
-    columns = across @ rows.transpose(1, 0, 2).reshape(w, -1)
-    return columns.reshape(len(across), len(along), c).transpose(1, 0, 2)
+def _blend(image, axis, index, share):
+    """(1 - share) image[index] + share image[index + 1] along an axis."""
+    shape = [1] * image.ndim
+    shape[axis] = len(index)
+    share = share.astype(np.float32).reshape(shape)
+    low, high = np.take(image, index, axis), np.take(image, index + 1, axis)
+    return low + share * (high - low)
 
 
 _BLUR_REACH = 2.5  # standard deviations kept on each side
@@ -98,15 +89,10 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     if sigma < 0.25:
         return image
     reach = max(1, round(_BLUR_REACH * sigma))
-    offsets = np.arange(-reach, reach + 1)
-    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel /= kernel.sum()
-
-    def matrix(n):
-        result = np.zeros((n, n), np.float32)
-        rows = np.arange(n)
-        for offset, weight in zip(offsets, kernel, strict=True):
-            result[rows, np.clip(rows + offset, 0, n - 1)] += weight
-        return result
-
-    return separable(image, matrix(image.shape[0]), matrix(image.shape[1]))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    h, w, _ = image.shape
+    padded = np.pad(image, ((reach, reach), (0, 0), (0, 0)), mode="edge")
+    image = sum(weight * padded[i : i + h] for i, weight in enumerate(kernel))
+    padded = np.pad(image, ((0, 0), (reach, reach), (0, 0)), mode="edge")
+    return sum(weight * padded[:, i : i + w] for i, weight in enumerate(kernel))

@@ -12,6 +12,7 @@ import functools
 import numpy as np
 
 from vireid_jax.data.synthetic.arrays import rotation_y, unit
+from vireid_jax.data.synthetic.figure import Figure
 from vireid_jax.data.synthetic.streams import Purpose, stream
 
 
@@ -186,13 +187,15 @@ STRETCH_LIMITS = (0.72, 1.3)  # of the horizontal scale against the vertical
 NARROWEST_BOX = 0.36  # width over height
 
 
-def draw_crop(rng: np.random.Generator, pose: Pose, figure, height: int, width: int) -> Crop:
+def draw_crop(
+    rng: np.random.Generator, pose: Pose, figure: Figure, height: int, width: int
+) -> Crop:
     """A box as a detector draws it, a little too large or small, off centre and off shape.
 
     Args:
       rng: this image's view stream.
       pose: of the camera.
-      figure: `figure.Figure` in the person frame.
+      figure: in the person frame.
       height, width: of the image, pixels.
     """
     right, up, depth = pose.see(np.concatenate([figure.start, figure.end]))

@@ -95,8 +95,9 @@ def build_figure(body: Body, outfit: Outfit, skeleton: Skeleton) -> Figure:
         *_bag_cones(body, outfit, skeleton, sizes),
     ]
     trunk, on_chest = _trunk_cones(body, skeleton, sizes)
-    chest = len(cones) + len(trunk) - 1
-    return _stack(cones + trunk + on_chest, chest, len(on_chest))
+    cones += trunk
+    chart = [*range(len(cones)), *[len(cones) - 1] * len(on_chest)]
+    return stack_cones(cones + on_chest, chart)
 
 
 class _Sizes:
@@ -301,8 +302,8 @@ def _bag_cones(body, outfit, skeleton, sizes):
         yield cone(start, end, (0.05, 0.065), (0.42, 1.2))
 
 
-def _stack(cones, chest, n_on_chest):
-    count = len(cones)
+def stack_cones(cones: list[Cone], chart: list[int]) -> Figure:
+    """The cones as arrays; `chart` names for each the cone in whose coordinates it is painted."""
     start, end, forward = (
         np.array([getattr(cone, name) for cone in cones]) for name in ("start", "end", "forward")
     )
@@ -313,8 +314,6 @@ def _stack(cones, chest, n_on_chest):
     parallel = np.linalg.norm(x, axis=1) < 1e-3
     x[parallel] = np.cross(y[parallel], [1.0, 0.0, 0.1])  # any perpendicular will do
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    chart = np.arange(count)
-    chart[count - n_on_chest :] = chest
     return Figure(
         start=start,
         end=end,
@@ -324,7 +323,7 @@ def _stack(cones, chest, n_on_chest):
         part=np.array([cone.part for cone in cones], np.int8),
         slot=np.array([cone.slot for cone in cones], np.int8),
         capped=np.array([cone.capped for cone in cones]),
-        chart=chart,
+        chart=np.array(chart),
         axes=np.stack([x, y, np.cross(x, y)], axis=1),
         length=length,
     )

@@ -1,8 +1,8 @@
 """Which material covers each point of a figure: prints, hems, sleeves, logos, straps.
 
-Surface coordinates of a part: u, the angle about its axis in half turns (-1..1, 0 in front, and on
-the trunk +0.5 on the person's left), and v, 0..1 along the garment (up the trunk; down the arms,
-legs and skirts). All are float32 [k], the result is int8 [k] of `Slot` values.
+Surface coordinates of a part, float32 [k]: u, the angle about its axis in half turns (-1..1, 0 in
+front, and on the trunk +0.5 on the person's left), and v, 0..1 along the garment (up the trunk,
+negative below the pelvis; down the arms, legs and skirts). Results are int8 [k], `Slot` values.
 """
 
 import numpy as np
@@ -88,8 +88,9 @@ def _paint_trunk(outfit, u, v):
     if outfit.bag.kind == "backpack":
         slots[(np.abs(np.abs(u) - 0.27) < 0.055) & (v > 0.3)] = Slot.STRAP
     if outfit.bag.kind == "cross":
-        front = np.where(np.abs(u) < 0.5, 1, -1)
-        offset = 0.9 * outfit.bag.side * u - 1.1 * front * (0.62 - v)
+        # From the hip on the bag's side to the other shoulder, in front as on the back.
+        leftward = np.where(np.abs(u) < 0.5, u, np.sign(u) - u)
+        offset = 0.9 * outfit.bag.side * leftward - 1.1 * (0.62 - v)
         slots[np.abs(offset) < 0.07] = Slot.STRAP
     return slots
 

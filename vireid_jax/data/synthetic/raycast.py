@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from vireid_jax.data.synthetic.camera import Crop, Pose
-from vireid_jax.data.synthetic.figure import Figure
+from vireid_jax.data.synthetic.figure import Figure, Part
 
 NEAREST = 0.3  # metres; cones nearer to the camera are left out
 BOX_MARGIN = 1.06  # on the radius of a projected sphere, against the perspective's stretch
@@ -166,17 +166,18 @@ def surface_of(figure: Figure, rays: Rays, depth: np.ndarray, owner: np.ndarray)
     axes = figure.axes.astype(np.float32)
     normal = sum(outward[i][:, None] * axes[cone, i] for i in range(3))
 
-    # Surface coordinates may be those of another cone (`Figure.chart`), continued beyond its ends.
+    # The trunk's garment goes on over its lower end: a hem may hang below the pelvis.
+    height = np.where((figure.part[cone] == Part.TRUNK) & (y < 0), y, on_axis)
+    # Surface coordinates may be those of another cone (`Figure.chart`), beyond its ends too.
     chart = figure.chart[cone]
     moved = np.flatnonzero(chart != cone)
-    if len(moved):
-        elsewhere = _local_points(rays, chart[moved], row[moved], column[moved], t[moved])
-        x[moved], on_axis[moved], z[moved] = elsewhere
+    elsewhere = _local_points(rays, chart[moved], row[moved], column[moved], t[moved])
+    x[moved], height[moved], z[moved] = elsewhere
     span = figure.span.astype(np.float32)[chart]
-    v = span[:, 0] + (span[:, 1] - span[:, 0]) * on_axis / figure.length.astype(np.float32)[chart]
+    v = span[:, 0] + (span[:, 1] - span[:, 0]) * height / figure.length.astype(np.float32)[chart]
     u = np.arctan2(x, z) / np.float32(np.pi)
     normal /= np.sqrt((normal * normal).sum(axis=1, keepdims=True)) + np.float32(1e-9)
-    return Surface(row, column, cone, u, np.clip(v, 0, 1), normal)
+    return Surface(row, column, cone, u, np.minimum(v, 1), normal)
 
 
 def _local_points(rays, cone, row, column, t):

@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from vireid_jax.data.synthetic.arrays import interpolation_matrix, noise_field, separable
+from vireid_jax.data.synthetic.arrays import noise_field, resample
 from vireid_jax.data.synthetic.camera import Band, Camera
 from vireid_jax.data.synthetic.streams import Purpose, stream
 
@@ -150,9 +150,7 @@ def draw_window(
     top = np.clip(top, 0, PANORAMA_ROWS - rows)
     x0, y0 = max(0, int(left) - 1), max(0, int(top) - 1)
     part = place.bands[camera.band][y0 : int(top + rows) + 2, x0 : int(left + columns) + 2]
-    along = interpolation_matrix(height, part.shape[0], top - y0, rows)
-    across = interpolation_matrix(width, part.shape[1], left - x0, columns)
-    return separable(part, along, across)
+    return resample(resample(part, 1, width, left - x0, columns), 0, height, top - y0, rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ resized large one.
 
 import numpy as np
 
-from vireid_jax.data.synthetic.arrays import blur, interpolation_matrix, separable, unit
+from vireid_jax.data.synthetic.arrays import blur, resample, unit
 from vireid_jax.data.synthetic.camera import Band, Camera, Look, Pose
 
 REFERENCE_ROWS = 288
@@ -31,24 +31,28 @@ def light_figure(
     Returns:
       float32 [k, c].
     """
-    towards_camera = pose.axes[2].astype(np.float32)
+    towards_camera = pose.axes[2]
     if camera.band is Band.VISIBLE:
         elevation, azimuth = rng.uniform(0.5, 1.2), look.sun + rng.normal(0, 0.5)
         ambient = look.ambient * rng.uniform(0.8, 1.25)
         level = np.cos(elevation)
         sun = np.array([np.sin(azimuth) * level, np.sin(elevation), np.cos(azimuth) * level])
-        facing = normal @ (pose.turn @ sun).astype(np.float32)
+        facing = _cosine(normal, pose.turn @ sun)
         shading = ambient * (0.75 + 0.25 * normal[:, 1])
         shading = shading + 1.3 * (1 - ambient) * np.maximum(facing, 0)
         return material * shading[:, None]
     if camera.band is Band.NEAR_INFRARED:
         # The lamp is a ring about the lens, a little above it.
         aside = pose.turn @ np.array([rng.normal(0, 0.12), 0.15, 0.0])
-        lamp = unit(towards_camera + aside).astype(np.float32)
-        shading = 0.22 + 0.85 * np.maximum(normal @ lamp, 0)
+        lamp = unit(towards_camera + aside)
+        shading = 0.22 + 0.85 * np.maximum(_cosine(normal, lamp), 0)
         return material * shading[:, None]
-    shading = 0.8 + 0.2 * np.maximum(normal @ towards_camera, 0)
+    shading = 0.8 + 0.2 * np.maximum(_cosine(normal, towards_camera), 0)
     return material * shading[:, None] + np.float32(0.03 * rng.normal())
+
+
+def _cosine(normals, direction):
+    return np.einsum("ki,i->k", normals, direction.astype(np.float32))
 
 
 def light_background(rng: np.random.Generator, camera: Camera, window: np.ndarray) -> np.ndarray:
@@ -111,9 +115,7 @@ def _noise(rng, look, band, height, width, channels, native):
     noise = np.float32(level) * rng.standard_normal((rows, columns, channels), np.float32)
     if band is Band.LONG_WAVE:
         noise += np.float32(0.006) * rng.standard_normal((1, columns, 1), np.float32)
-    along = interpolation_matrix(height, rows, 0, rows)
-    across = interpolation_matrix(width, columns, 0, columns)
-    return separable(noise, along, across)
+    return resample(resample(noise, 1, width, 0, columns), 0, height, 0, rows)
 
 
 def _automatic_gain(rng, image):

@@ -1,0 +1,186 @@
+"""Whole runs of the tiny experiment: what they write, repeated, interrupted, refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from vireid_jax.data import loader
+from vireid_jax.training import train
+from vireid_jax.training.checkpoints import Checkpoints
+from vireid_jax.training.experiment import Experiment
+from vireid_jax.types import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def final_state(config, folder):
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        return checkpoints.restore(jax.eval_shape(Experiment(config).init_state))
+
+
+@pytest.fixture
+def finished(tiny, tmp_path):
+    """An uninterrupted run: its config, folder and results."""
+    config, folder = tiny(), tmp_path / "run"
+    return config, folder, train.train(config, str(folder))
+
+
+def test_a_run_writes_what_it_promises(finished):
+    config, folder, results = finished
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert results["dataset"] == "synthetic_vi"
+    assert results["config"] == "synthetic:full"
+    assert (results["step"], results["selection"]) == (4, "last")
+    assert (results["flip_averaging"], results["re_ranking"]) == (False, False)
+    measured = results["protocols"]["all-seeded"]
+    assert measured.keys() == {"f_ID", "f_ALL", "trials"}
+    assert measured["trials"] == 10
+    figures = {"rank1", "rank5", "rank10", "rank20", "mAP", "mINP"}
+    for feature in ("f_ID", "f_ALL"):
+        assert measured[feature].keys() == figures
+        for value in measured[feature].values():
+            assert 0 < value["mean"] <= 100
+            assert value["std"] >= 0
+    assert results["baselines"].keys() == {"chance", "colour histogram", "HOG", "LDA on HOG"}
+
+    logged = lines(folder)
+    assert [line["step"] for line in logged] == [1, 2, 3, 4]
+    weights = {name: term["weight"] for name, term in config.loss.items()}
+    for line in logged:
+        assert line["loss"] == pytest.approx(
+            sum(weight * line[name] for name, weight in weights.items()), rel=1e-5
+        )
+    assert json.loads((folder / "config.json").read_text()) == json.loads(config.to_json())
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["packages"]["jax"] == jax.__version__
+    assert environment["devices"] == 4
+    assert environment["data"].keys() == {"train", "test"}
+    assert list((folder / "tensorboard").iterdir())
+    assert not list(folder.glob("*.partial"))
+
+
+def test_the_same_run_twice_is_the_same_to_the_bit(finished, tiny, tmp_path):
+    config, folder, results = finished
+    assert train.train(tiny(), str(tmp_path / "again")) == results
+    assert lines(tmp_path / "again") == lines(folder)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_state(config, folder),
+        final_state(config, tmp_path / "again"),
+    )
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, tiny, tmp_path, monkeypatch):
+    config, folder, results = finished
+    whole = loader.iterate
+
+    def broken(batches, start):
+        for step, batch in enumerate(whole(batches, start), start + 1):
+            if step == 4:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(loader, "iterate", broken)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(tiny(), str(tmp_path / "again"))
+    with Checkpoints(tmp_path / "again" / "checkpoints") as checkpoints:
+        assert checkpoints.latest == 2
+    monkeypatch.setattr(loader, "iterate", whole)
+    assert train.train(tiny(), str(tmp_path / "again")) == results
+    assert lines(tmp_path / "again") == lines(folder)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_state(config, folder),
+        final_state(config, tmp_path / "again"),
+    )
+
+
+def test_evaluating_a_run_repeats_its_results(finished):
+    config, folder, results = finished
+    (folder / "results.json").unlink()
+    assert train.evaluate(config, str(folder)) == results
+    assert json.loads((folder / "results.json").read_text()) == results
+
+
+def test_evaluations_during_a_run_do_not_change_it(finished, tmp_path, tiny):
+    _, folder, results = finished
+    config = tiny()
+    config.train.eval_every = 2
+    assert train.train(config, str(tmp_path / "again")) == results
+    assert lines(tmp_path / "again") == lines(folder)
+
+
+@pytest.mark.parametrize("variant", ["baseline", "peb_pose"])
+def test_variants_log_their_own_terms_and_report_their_own_features(tiny, tmp_path, variant):
+    results = train.train(tiny(variant), str(tmp_path))
+    terms = {"baseline": {"identity", "hetero_center"}}.get(
+        variant, {"identity", "hetero_center", "pose"}
+    )
+    assert lines(tmp_path)[-1].keys() == terms | {"step", "loss", "learning_rate"}
+    features = {"f_ID"} if variant == "baseline" else {"f_ID", "f_ALL"}
+    assert results["protocols"]["all-seeded"].keys() == features | {"trials"}
+
+
+def test_without_heatmaps_the_pose_loss_is_off(tiny, tmp_path, capsys):
+    config = tiny()
+    config.data.heatmaps = "none"
+    train.train(config, str(tmp_path))
+    assert "training without L_pose" in capsys.readouterr().out
+    assert "pose" not in lines(tmp_path)[-1]
+
+
+def test_a_folder_of_another_config_is_refused(finished):
+    config, folder, _ = finished
+    config.train.steps = 9
+    config.optimizer.learning_rate = 1.0
+    with pytest.raises(UserError, match=r"config\.optimizer\.learning_rate, config\.train\.steps"):
+        train.train(config, str(folder))
+
+
+def test_a_folder_without_checkpoint_cannot_be_evaluated(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint in .*--mode=train"):
+        train.evaluate(tiny(), str(tmp_path / "none"))
+    assert not (tmp_path / "none" / "config.json").exists()
+
+
+def test_too_many_identities_leave_no_folder(tiny, tmp_path):
+    config = tiny()
+    config.batch.identities = 8
+    with pytest.raises(UserError, match=r"config\.batch\.identities=8.*use at most 6"):
+        train.train(config, str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/synthetic.py:fulll"], "'fulll'; did you mean 'full'"),
+        (["--config=configs/synthetic.py", "--config.train.stepz=3"], "did you mean 'steps'"),
+        (["--config=configs/synthetic.py", "--config.trian.steps=3"], "did you mean 'train'"),
+        (["--config=configs/synthetic.py", "--config.data.height=100"], "use 96"),
+        (["--config=configs/synthetik.py"], "configs/synthetik.py"),
+        (
+            ["--config=configs/regdb.py", "--config.data.dir=nowhere"],
+            "give --config.data.source=DIR",
+        ),
+        (["--config=configs/synthetic.py", "--mode=trian"], "train"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_status_2(arguments, message, tmp_path):
+    command = [sys.executable, "main.py", f"--workdir={tmp_path / 'run'}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    *_, last = done.stderr.strip().splitlines()
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,173 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default, variants
+from vireid_jax.models import network, part_heads, refinement
+from vireid_jax.models.layers import BatchNorm, Layers
+from vireid_jax.types import UserError
+
+# Trained parameters at paper size, 395 identities and one heatmap, by variant and part.
+_BASELINE = {"streams": 1_670_272, "reid": 22_063_104, "parts": 7_516_482}
+_PEB = _BASELINE | {"pose": 10_056_546, "parts": 15_032_964}
+PARAMETERS = {
+    "baseline": _BASELINE,
+    "peb": _PEB,
+    "peb_pose": _PEB,
+    "full": _PEB | {"teacher": 4_602_251},
+}
+
+SHAPES = {  # for one RGB and one IR image of 288 x 144
+    "F_S": (2, 36, 18, 512),
+    "F_p1": (2, 36, 18, 256),
+    "F_p2": (2, 72, 36, 128),
+    "F_R": (2, 72, 36, 128),
+    "heatmap": (2, 72, 36, 1),
+    "F_P": (2, 18, 9, 2048),
+    "M": (2, 18, 9, 2048),
+    "F_id2": (2, 18, 9, 2048),
+    "F_ID": (2, 18, 9, 2048),
+    "id_features": (6, 2, 512),
+    "pose_features": (6, 2, 512),
+    "id_logits": (6, 2, 395),
+    "pose_logits": (6, 2, 395),
+    "teacher_logits": (2, 395),
+    "f_ID": (2, 3072),
+    "f_ALL": (2, 6144),
+}
+
+
+def paper_network(variant):
+    config = default.get_config(variant)
+    net = network.build(config.model, 395, "float32", heatmaps=1)
+    images = jnp.zeros((1, config.data.height, config.data.width, 3))
+    variables = jax.eval_shape(
+        lambda key: net.init(key, images, images, train=True), jax.random.key(0)
+    )
+    return net, variables, images
+
+
+def count(params):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def test_paper_size_shapes_by_symbol():
+    net, variables, images = paper_network("full")
+
+    def run(v):
+        outputs = net.apply(v, images, images, train=False)
+        return {name: getattr(outputs, name) for name in SHAPES}
+
+    shapes = {name: x.shape for name, x in jax.eval_shape(run, variables).items()}
+    assert shapes == SHAPES
+
+
+@pytest.mark.parametrize("variant", variants.VARIANTS)
+def test_parameter_counts(variant):
+    _, variables, _ = paper_network(variant)
+    counts = {part: count(params) for part, params in variables["params"].items()}
+    assert counts == PARAMETERS[variant]
+
+
+def test_the_published_network_has_53425137_parameters():
+    assert sum(PARAMETERS["full"].values()) == 53_425_137
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small full network, its variables and images of both modalities."""
+    net = network.Network(
+        ids=5, width=4, pose_width=4, blocks=(1, 1, 1, 1), features=8, teacher_features=8
+    )
+    variables = network.init(net, jax.random.key(0), 96, 32)
+    rgb, ir = jax.random.normal(jax.random.key(1), (2, 3, 96, 32, 3))
+    return net, variables, rgb, ir
+
+
+@pytest.fixture(scope="module")
+def outputs(small):
+    net, variables, rgb, ir = small
+    return jax.jit(lambda v: net.apply(v, rgb, ir, train=False))(variables)
+
+
+def test_mask_is_the_sigmoid_of_the_keypoint_features_and_is_applied(outputs):
+    np.testing.assert_allclose(outputs.M, 1 / (1 + np.exp(-outputs.F_P)), rtol=1e-5)
+    np.testing.assert_allclose(outputs.F_ID, outputs.M * outputs.F_id2, rtol=1e-6)
+    assert (outputs.M < 0.5).any()
+
+
+def test_part_features_have_length_five(outputs):
+    for features in outputs.features:
+        np.testing.assert_allclose(jnp.linalg.norm(features, axis=-1), 5.0, rtol=1e-5)
+
+
+def test_f_all_is_identity_parts_then_pose_parts(outputs):
+    row = outputs.f_ALL[2].reshape(12, 8)
+    np.testing.assert_array_equal(row[:6], outputs.id_features[:, 2])
+    np.testing.assert_array_equal(row[6:], outputs.pose_features[:, 2])
+    np.testing.assert_array_equal(outputs.f_ID[2], outputs.f_ALL[2, :48])
+
+
+def test_one_modality_alone_equals_its_rows_of_both(small, outputs):
+    net, variables, rgb, ir = small
+    only_rgb = net.apply(variables, rgb, None, train=False).f_ALL
+    only_ir = net.apply(variables, None, ir, train=False).f_ALL
+    np.testing.assert_allclose(outputs.f_ALL[:3], only_rgb, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs.f_ALL[3:], only_ir, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(outputs.f_ALL[:3], net.apply(variables, None, rgb, train=False).f_ALL)
+
+
+def test_stripes_overlap_where_parts_do_not_divide_the_height():
+    x = jnp.arange(18.0)[None, :, None, None] * jnp.ones((2, 18, 9, 4))
+    pooled = part_heads.stripes(x, 5)  # 6 rows high, 3 apart
+    np.testing.assert_allclose(pooled[:, 0, 0], [2.5, 5.5, 8.5, 11.5, 14.5])
+    np.testing.assert_allclose(part_heads.stripes(x, 6)[:, 0, 0], [1, 4, 7, 10, 13, 16])
+
+
+@pytest.mark.parametrize("size", [(13, 21), (8, 8)])
+def test_refinement_keeps_odd_sizes(size):
+    stage = refinement.RefinementStage(Layers(train=True), features=6, heatmaps=2)
+    x = jnp.ones((2, *size, 5))
+    features, heatmap = jax.eval_shape(
+        lambda key: stage.init_with_output(key, x)[0], jax.random.key(0)
+    )
+    assert features.shape == (2, *size, 6)
+    assert heatmap.shape == (2, *size, 2)
+
+
+def test_batchnorm_normalises_and_keeps_the_unbiased_variance():
+    x = np.random.default_rng(0).normal(3, 2, (4, 5)).astype(np.float32)
+    norm = BatchNorm(use_running_average=False)
+    variables = norm.init(jax.random.key(0), x)
+    y, updated = norm.apply(variables, x, mutable=["batch_stats"])
+    expected = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    stats = updated["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], 0.1 * x.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "names"),
+    [(100, 48, ("config.data.height=100", "use 96")), (96, 50, ("config.data.width=50", "use 48"))],
+)
+def test_a_size_that_does_not_divide_is_refused_with_the_nearest(height, width, names):
+    with pytest.raises(UserError) as error:
+        network.check_size(height, width, parts=6)
+    assert all(name in str(error.value) for name in names)
+
+
+def test_a_height_with_fewer_rows_than_parts_is_refused():
+    network.check_size(96, 48, parts=6)
+    with pytest.raises(UserError, match="height of at least 96"):
+        network.check_size(80, 48, parts=6)
+
+
+def test_a_teacher_needs_the_pose_branch():
+    config = default.get_config("full")
+    config.model.pose_branch = False
+    with pytest.raises(UserError, match=r"config\.model\.pose_branch"):
+        network.build(config.model, 5, "float32", heatmaps=1)

@@ -1,0 +1,230 @@
+"""The step: independent of the device count, traced once; schedules; the optimiser."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default
+from vireid_jax import losses
+from vireid_jax.data import loader
+from vireid_jax.evaluation import features
+from vireid_jax.models import cpu_convolution, network
+from vireid_jax.training import optimizer, step
+from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.experiment import Experiment
+from vireid_jax.training.state import TrainState
+from vireid_jax.types import Batch, UserError
+
+
+@pytest.fixture
+def experiment(tiny):
+    return Experiment(tiny())
+
+
+def run_steps(experiment, devices, dtype, steps=2):
+    """Losses, and the state, after some steps from the same start on these devices."""
+    config = experiment.config
+    net = network.build(config.model, 6, dtype, heatmaps=1, axis_name=AXIS)
+    state = experiment.init_state()
+    params = jax.tree.map(lambda x: x.astype(dtype), state.params)
+    stats = jax.tree.map(lambda x: x.astype(dtype), state.batch_stats)
+    rule = optimizer.build(config.optimizer, lambda _: 0.01)
+    traced = []
+
+    def counted(*args):
+        traced.append(1)
+        objective = losses.build(config.loss.to_dict())
+        options = config.augment.to_dict(), config.seed, AXIS
+        return step.make_train_step(net, objective, rule, lambda _: 0.01, *options)(*args)
+
+    update = devices.train_step(counted)
+    state = devices.replicate(TrainState(jnp.int32(0), params, stats, rule.init(params)))
+    batches = loader.Batches(experiment.train_set, experiment.sampler, steps)
+    metrics = []
+    for i in range(steps):
+        state, values = update(state, batches[i])
+        metrics.append({name: float(value) for name, value in values.items()})
+    assert len(traced) == 1, "the step was traced more than once"
+    return metrics, state
+
+
+def worst(a, b):
+    """Largest difference of two trees, relative to each tensor's norm (or 1e-3 of the largest)."""
+    pairs = [
+        (np.asarray(x, np.float64), np.asarray(y, np.float64))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    ]
+    floor = 1e-3 * max(np.linalg.norm(x) for x, _ in pairs)
+    return max(np.linalg.norm(x - y) / max(np.linalg.norm(x), floor) for x, y in pairs)
+
+
+def test_loss_gradients_and_updates_do_not_depend_on_the_device_count(experiment):
+    with jax.enable_x64(True):
+        one, one_state = run_steps(experiment, Devices(1), "float64")
+        four, four_state = run_steps(experiment, Devices(4), "float64")
+    for a, b in zip(one, four, strict=True):
+        assert a.keys() == {
+            "loss", "identity", "hetero_center", "pose", "distillation", "learning_rate"
+        }  # fmt: skip
+        assert a == pytest.approx(b, rel=1e-10)
+    # The momentum holds the gradients of both steps.
+    assert worst(one_state.opt_state, four_state.opt_state) < 1e-10
+    assert worst(one_state.params, four_state.params) < 1e-10
+    assert worst(one_state.batch_stats, four_state.batch_stats) < 1e-10
+    moved = worst(experiment.init_state().params, one_state.params)
+    assert moved > 1e-4
+
+
+def test_in_float32_one_and_four_devices_agree_to_1e5_and_all_shards_are_equal(experiment):
+    one, one_state = run_steps(experiment, Devices(1), "float32", steps=1)
+    four, four_state = run_steps(experiment, Devices(4), "float32", steps=1)
+    assert one[0] == pytest.approx(four[0], rel=1e-5)
+    assert worst(one_state.opt_state, four_state.opt_state) < 1e-5
+    for leaf in jax.tree.leaves(four_state):
+        shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(shards) == 4
+        for shard in shards[1:]:
+            np.testing.assert_array_equal(shard, shards[0])
+
+
+def test_identities_that_the_devices_cannot_share_are_refused():
+    Devices(4).check_identities(8)
+    with pytest.raises(UserError, match=r"config\.batch\.identities=6.*such as 8"):
+        Devices(4).check_identities(6)
+
+
+def test_bfloat16_trains(experiment):
+    metrics, state = run_steps_in_bfloat16(experiment)
+    assert all(np.isfinite(list(m.values())).all() for m in metrics)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
+
+
+def run_steps_in_bfloat16(experiment):
+    config = experiment.config.copy_and_resolve_references()
+    config.dtype = "bfloat16"
+    bf16 = Experiment(config)
+    update = bf16.train_step()
+    state = bf16.devices.replicate(bf16.init_state())
+    batches = loader.Batches(bf16.train_set, bf16.sampler, 1)
+    state, values = update(state, batches[0])
+    return [{name: float(value) for name, value in values.items()}], state
+
+
+def test_filling_up_a_batch_never_changes_a_feature(experiment):
+    state = experiment.init_state()
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    embed = {
+        modality: jax.jit(lambda x, f=function: f(variables, x))
+        for modality, function in ((m, step.make_embed(experiment._network, m)) for m in (0, 1))
+    }
+    few = features.extract(embed, experiment.test_set, 7)
+    many = features.extract(embed, experiment.test_set, 32)
+    assert few.keys() == {"f_ID", "f_ALL"}
+    assert few["f_ALL"].shape == (32, 2 * 6 * 8)
+    for name in few:
+        np.testing.assert_allclose(few[name], many[name], rtol=1e-4, atol=1e-4)
+
+
+# Convolution on CPUs
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "size"),
+    [(1, 1, (6, 4)), (1, 2, (6, 4)), (3, 2, (6, 4)), (3, 2, (7, 5)), (3, 1, (6, 4))],
+)
+def test_cpu_convolution_equals_the_original_in_value_and_gradient(kernel, strides, size):
+    rng, pad = np.random.default_rng(0), kernel // 2
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    with jax.enable_x64(True):
+        x, w = rng.normal(size=(2, *size, 3)), rng.normal(size=(kernel, kernel, 3, 5))
+
+        def value_and_gradient(convolve):
+            def loss(x, w):
+                y = convolve(x, w, (strides, strides), ((pad, pad), (pad, pad)), **options)
+                return jnp.sin(y).sum(), y
+
+            return jax.value_and_grad(loss, (0, 1), has_aux=True)(x, w)
+
+        ours = value_and_gradient(cpu_convolution.conv_general_dilated)
+        theirs = value_and_gradient(jax.lax.conv_general_dilated)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), ours, theirs)
+
+
+# Schedules and optimiser
+
+
+def test_the_papers_schedule_halves_every_twenty_epochs():
+    rate = optimizer.schedule(default.get_config().optimizer, 10_000, steps_per_epoch=10)
+    assert [float(rate(s)) for s in (0, 199, 200, 399, 400)] == pytest.approx(
+        [0.01, 0.01, 0.005, 0.005, 0.0025]
+    )
+
+
+def test_cosine_with_warmup_rises_and_ends_near_zero():
+    c = default.get_config().optimizer
+    c.schedule, c.warmup_epochs = "cosine", 1.0
+    rate = optimizer.schedule(c, 100, steps_per_epoch=10)
+    values = [float(rate(s)) for s in range(100)]
+    assert values[0] == pytest.approx(0.001, rel=1e-3)
+    assert np.argmax(values) == 9
+    assert np.diff(values[10:]).max() < 0
+    assert values[-1] < 1e-5
+    c.schedule = "cosin"
+    with pytest.raises(UserError, match="did you mean 'cosine'"):
+        optimizer.schedule(c, 100, 10)
+
+
+def test_sgd_is_pytorchs_nesterov_with_decay_on_all_and_slower_stems():
+    c = default.get_config().optimizer
+    rule = optimizer.build(c, lambda _: 0.1)
+    rng = np.random.default_rng(0)
+    params = {
+        "streams": {name: {"w": rng.normal(size=3)} for name in ("rgb", "ir", "layer2")},
+        "reid": {"bias": rng.normal(size=3)},
+    }
+    scale = {
+        "streams": {"rgb": {"w": 0.1}, "ir": {"w": 0.1}, "layer2": {"w": 1.0}},
+        "reid": {"bias": 1.0},
+    }
+    expected, buffer = params, jax.tree.map(np.zeros_like, params)
+    state = rule.init(params)
+    for _ in range(3):
+        grads = jax.tree.map(lambda p: rng.normal(size=p.shape), params)
+        decayed = jax.tree.map(lambda g, p: g + 5e-4 * p, grads, expected)
+        buffer = jax.tree.map(lambda b, g: 0.9 * b + g, buffer, decayed)
+        expected = jax.tree.map(
+            lambda p, g, b, s: p - 0.1 * s * (g + 0.9 * b), expected, decayed, buffer, scale
+        )
+        updates, state = rule.update(grads, state, params)
+        params = jax.tree.map(lambda p, u: p + np.asarray(u, np.float64), params, updates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params, expected)
+
+
+# Paper size
+
+
+@pytest.mark.slow
+def test_one_step_at_paper_size_with_all_losses():
+    config = default.get_config()
+    net = network.build(config.model, 395, "float32", heatmaps=1)
+    variables = network.init(net, jax.random.key(0), 288, 144)
+    rule = optimizer.build(config.optimizer, lambda _: 0.01)
+    params = variables["params"]
+    state = TrainState(jnp.int32(0), params, variables["batch_stats"], rule.init(params))
+    rng = np.random.default_rng(0)
+    rgb, ir = rng.integers(0, 256, (2, 4, 288, 144, 3), np.uint8)
+    rgb_map, ir_map = rng.integers(0, 256, (2, 4, 72, 36, 1), np.uint8)
+    batch = Batch(rgb, ir, np.array([7, 7, 300, 300], np.int32), rgb_map, ir_map)
+    objective = losses.build(config.loss.to_dict())
+    update = step.make_train_step(
+        net, objective, rule, lambda _: 0.01, config.augment.to_dict(), seed=0
+    )
+    after, metrics = jax.jit(update)(state, batch)
+    assert np.isfinite([float(value) for value in metrics.values()]).all()
+    assert float(metrics["identity"]) == pytest.approx(12 * np.log(395), rel=0.05)
+    changed = [
+        not np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(after.params), strict=True)
+    ]
+    assert all(changed)

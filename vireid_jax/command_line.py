@@ -1,0 +1,51 @@
+"""The command line of main.py and the scripts: a user's mistake is one message and exit 2."""
+
+import re
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from vireid_jax.types import UserError
+
+
+def run(main) -> None:
+    """Parses the flags and calls `main()`; `configs` is importable from then on.
+
+    Exit status 2, and one line that names the cause and the fix, for flags that cannot be parsed,
+    config keys that do not exist (with the nearest that does) and every `UserError`.
+    """
+    sys.path.append(str(Path(__file__).parents[1]))  # scripts/ does not see configs/ otherwise
+    app.run(lambda _: _guarded(main), flags_parser=lambda argv: _guarded(_parse, argv))
+
+
+def _parse(argv):
+    try:
+        rest = flags.FLAGS(argv)
+        flags.FLAGS.config.lock()  # a file that failed to load says so at its first use
+        return rest
+    except (flags.Error, KeyError, AttributeError, OSError) as error:
+        raise UserError(_explain(error, argv)) from error
+
+
+def _guarded(function, *args):
+    logging.set_verbosity(logging.WARNING)  # the libraries' own progress reports are for debugging
+    try:
+        return function(*args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _explain(error, argv):
+    text = str(error.args[0])
+    if isinstance(error, (KeyError, AttributeError)):  # ConfigDict's, of a key that is not there
+        key = re.search(r"\w+", text)[0]
+        given = next((arg for arg in argv if re.search(rf"\.{re.escape(key)}\b", arg)), key)
+        near = re.search('Did you mean "(.*?)"', text)
+        hint = f"did you mean {near[1]!r}? " if near else ""
+        return f"{given}: the config has no key {key!r}; {hint}configs/default.py lists all keys"
+    cause = re.search(
+        r"^\s*(?:\w+Error:|\[Errno \d+\]) (.*)", text, re.MULTILINE
+    )  # the end of a traceback
+    return cause[1] if cause else " ".join(text.split())
