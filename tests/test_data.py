@@ -275,7 +275,7 @@ def test_heatmaps_by_choice_and_from_a_file(tiny, tmp_path):
 
 def test_unknown_data_sets_tiers_and_splits_are_refused(tiny):
     data = tiny().data
-    with pytest.raises(UserError, match="no split 'val'; it has: test, train"):
+    with pytest.raises(UserError, match="no split 'val'; it has: train, test"):
         images.load_images(data, "val")
     data.tier = "eazy"
     with pytest.raises(UserError, match="did you mean 'easy'"):

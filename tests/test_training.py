@@ -72,15 +72,7 @@ def test_loss_gradients_and_updates_do_not_depend_on_the_device_count(experiment
     assert worst(one_state.opt_state, four_state.opt_state) < 1e-10
     assert worst(one_state.params, four_state.params) < 1e-10
     assert worst(one_state.batch_stats, four_state.batch_stats) < 1e-10
-    moved = worst(experiment.init_state().params, one_state.params)
-    assert moved > 1e-4
-
-
-def test_in_float32_one_and_four_devices_agree_to_1e5_and_all_shards_are_equal(experiment):
-    one, one_state = run_steps(experiment, Devices(1), "float32", steps=1)
-    four, four_state = run_steps(experiment, Devices(4), "float32", steps=1)
-    assert one[0] == pytest.approx(four[0], rel=1e-5)
-    assert worst(one_state.opt_state, four_state.opt_state) < 1e-5
+    assert worst(experiment.init_state().params, one_state.params) > 1e-4
     for leaf in jax.tree.leaves(four_state):
         shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(shards) == 4
@@ -94,21 +86,18 @@ def test_identities_that_the_devices_cannot_share_are_refused():
         Devices(4).check_identities(6)
 
 
-def test_bfloat16_trains(experiment):
-    metrics, state = run_steps_in_bfloat16(experiment)
-    assert all(np.isfinite(list(m.values())).all() for m in metrics)
-    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
-
-
-def run_steps_in_bfloat16(experiment):
-    config = experiment.config.copy_and_resolve_references()
-    config.dtype = "bfloat16"
-    bf16 = Experiment(config)
-    update = bf16.train_step()
-    state = bf16.devices.replicate(bf16.init_state())
-    batches = loader.Batches(bf16.train_set, bf16.sampler, 1)
-    state, values = update(state, batches[0])
-    return [{name: float(value) for name, value in values.items()}], state
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(experiment):
+    net = network.build(experiment.config.model, 6, "bfloat16", heatmaps=1)
+    state, (rgb, ir) = experiment.init_state(), jnp.ones((2, 2, 96, 48, 3))
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    outputs, updates = jax.eval_shape(
+        lambda v: net.apply(v, rgb, ir, train=True, mutable=["batch_stats"]), variables
+    )
+    assert {outputs.F_S.dtype, outputs.F_P.dtype, outputs.F_ID.dtype} == {jnp.dtype("bfloat16")}
+    assert {x.dtype for x in (*outputs.logits, *outputs.features, outputs.heatmap)} == {
+        jnp.dtype("float32")
+    }
+    assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
 
 
 def test_filling_up_a_batch_never_changes_a_feature(experiment):

@@ -11,6 +11,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 _ERASED_AREA = (0.02, 0.33)  # of the image
 _ERASED_ASPECT = (0.3, 3.3)
 _ATTEMPTS = 10  # at a rectangle that fits
+_KNOTS = 6  # of a random tone curve
 
 
 def normalise(images):
@@ -31,10 +32,10 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, remix):
         and right.
       erase: probability of a rectangle (2 to 33 % of the image, aspect 0.3 to 3.3) set to the
         mean colour; heatmaps keep what is under it.
-      remix: probability that all channels become one random mixture of R, G and B (weights of
-        either sign) at the image's own mean and contrast. Garments keep their pattern and change
-        their relative brightness, as they do between spectra; an infrared image keeps its own or
-        is inverted.
+      remix: probability that all channels become one: a random mixture of R, G and B (weights of
+        either sign) through a random tone curve, at the image's own mean and contrast. Garments
+        keep shape and pattern and change their brightness at random, as they do from one
+        spectrum to another.
 
     Returns:
       float32 images, normalised; float32 heatmaps in [0, 1] or None.
@@ -80,13 +81,18 @@ def _flip(key, image, heatmap, probability):
 
 
 def _remix(key, image, probability):
-    mixing, whether = jax.random.split(key)
+    mixing, curve, whether = jax.random.split(key, 3)
     image = image.astype(jnp.float32)
     grey = image.mean(-1)
-    mixed = image @ jax.random.normal(mixing, (3,))
-    mixed = (mixed - mixed.mean()) / (mixed.std() + 1e-3) * grey.std() + grey.mean()
-    mixed = jnp.clip(mixed, 0, 255)[..., None]
+    mixed = _standardised(image @ jax.random.normal(mixing, (3,)))
+    knots = jnp.linspace(-2, 2, _KNOTS)  # standard deviations
+    mixed = jnp.interp(mixed, knots, jax.random.normal(curve, (_KNOTS,)))
+    mixed = jnp.clip(_standardised(mixed) * grey.std() + grey.mean(), 0, 255)[..., None]
     return jnp.where(jax.random.bernoulli(whether, probability), mixed, image)
+
+
+def _standardised(x):
+    return (x - x.mean()) / (x.std() + 1e-3)
 
 
 def _erase(key, image, probability):

@@ -12,7 +12,7 @@ class PKSampler:
     """Plans batch i as a pure function of (seed, i): no state to save, none to lose.
 
     D identities are drawn at every step, and K images of each in either modality, all without
-    replacement (paper, Sec. III-E); an identity with fewer than K images has some twice.
+    replacement (paper, Sec. III-E); of an identity with fewer than K images, each once before any twice.
 
     Attributes:
       rows: for each trainable identity, its label and its image rows by modality.
@@ -61,7 +61,7 @@ class PKSampler:
         return label, rgb, ir
 
     def _draw(self, rng, rows):
-        return rng.choice(rows, self.images, replace=len(rows) < self.images)
+        return np.resize(rng.permutation(rows), self.images)
 
 
 def steps_per_epoch(image_set: ImageSet, batch: int) -> int:
