@@ -20,11 +20,18 @@ def get_config(variant: str = "full"):
     config.model.blocks = (1, 1, 1, 1)
     config.model.features = 128
     config.model.teacher_features = 256
+    # Eq. 19 summed over anchors collapses features that start from random weights.
+    config.loss.hetero_center.form = "mean"
+    # Small batches: many updates within minutes are worth more than smooth ones.
+    config.batch.images = 2
     config.augment.crop_pad = 4
-    config.optimizer.learning_rate = 0.1
-    config.optimizer.stem_multiplier = 1.0  # nothing here is pre-trained
+    config.augment.erase = 0.0
+    config.augment.remix = 0.8
+    config.optimizer.rule = "adamw"
+    config.optimizer.learning_rate = 0.002
+    config.optimizer.weight_decay = 0.05
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_epochs = 1.0
-    config.train.steps = 1500
+    config.train.steps = 2000
     config.train.checkpoint_every = 250
     return config

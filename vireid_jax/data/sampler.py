@@ -12,7 +12,8 @@ class PKSampler:
     """Plans batch i as a pure function of (seed, i): no state to save, none to lose.
 
     D identities are drawn at every step, and K images of each in either modality, all without
-    replacement (paper, Sec. III-E); of an identity with fewer than K images, each once before any twice.
+    replacement (paper, Sec. III-E); an identity with fewer than K images shows each of them before
+    any again.
 
     Attributes:
       rows: for each trainable identity, its label and its image rows by modality.
