@@ -32,6 +32,6 @@ def get_config(variant: str = "full"):
     config.optimizer.weight_decay = 0.05
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_epochs = 1.0
-    config.train.steps = 2500
+    config.train.steps = 3000
     config.train.checkpoint_every = 250
     return config
