@@ -21,6 +21,8 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.data.dataset = ""  # a file in vireid_jax/data/datasets
     config.data.dir = "data"  # where prepared data lie
     config.data.source = ""  # folder of a data set obtained by hand
+    config.data.tier = ""  # of synthetic_vi: easy, sysu or regdb
+    config.data.trial = 1  # of RegDB and the tier regdb: 1 to 10, each with its own split
     config.data.protocol = ""  # of evaluation: sysu or regdb
     config.data.height = 288  # Sec. IV-A
     config.data.width = 144
@@ -72,7 +74,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.optimizer.schedule = "step"  # or cosine (to zero)
     config.optimizer.decay_epochs = 20  # of "step"
     config.optimizer.decay_factor = 0.5  # of "step"
-    config.optimizer.warmup_epochs = 0.0  # linear, from zero
+    config.optimizer.warmup_epochs = 0.0  # of linear rise
 
     config.train = ConfigDict()
     config.train.epochs = 100

@@ -3,7 +3,8 @@
 $ python main.py --config=configs/regdb.py --workdir=runs/regdb_1 --config.data.source=DIR
 
 DIR holds Visible/, Thermal/ and idx/. Without heatmaps (config.data.heatmap_file) L_pose is off.
-The paper's figures, means of ten trials, are printed beside the measured ones.
+The network starts from random weights, the paper's from ImageNet's: do not expect its figures,
+means of ten trials, which are printed beside the measured ones.
 """
 
 from configs import default
@@ -14,6 +15,5 @@ def get_config(variant: str = "full"):
     config = default.get_config(variant)
     config.name = "regdb"
     config.data.dataset = "regdb"
-    config.data.trial = 1  # 1 to 10; each has its own split, hence its own model
     config.data.protocol = "regdb"
     return config

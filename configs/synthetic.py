@@ -11,8 +11,7 @@ def get_config(variant: str = "full"):
     config = default.get_config(variant)
     config.name = "synthetic"
     config.data.dataset = "synthetic_vi"
-    config.data.tier = "easy"  # easy, sysu or regdb, see vireid_jax/data/synthetic/tiers.py
-    config.data.trial = 1  # of tier regdb: 1 to 10
+    config.data.tier = "easy"  # or sysu; or regdb, with config.data.protocol=regdb
     config.data.protocol = "sysu"
     config.data.height, config.data.width = 96, 48
     config.model.width = 16

@@ -267,6 +267,10 @@ def test_heatmaps_by_choice_and_from_a_file(tiny, tmp_path):
     np.savez(data.heatmap_file, path=merged.path[1:], heatmap=maps[1:])
     with pytest.raises(UserError, match=f"no heatmap for 1 of 32 images.*{merged.path[0]}"):
         images.load_images(data, "test")
+    (tmp_path / "text.npz").write_text("not an archive")
+    data.heatmap_file = str(tmp_path / "text.npz")
+    with pytest.raises(UserError, match="is no npz file with the arrays path and heatmap"):
+        images.load_images(data, "test")
     data.heatmap_file = str(tmp_path / "large.npz")
     np.savez(data.heatmap_file, path=merged.path, heatmap=maps.repeat(2, 1))
     with pytest.raises(UserError, match=r"\(48, 12, 1\); the config needs uint8 of \(24, 12, 1\)"):
@@ -277,6 +281,9 @@ def test_unknown_data_sets_tiers_and_splits_are_refused(tiny):
     data = tiny().data
     with pytest.raises(UserError, match="no split 'val'; it has: train, test"):
         images.load_images(data, "val")
+    data.protocol = "regdb"
+    with pytest.raises(UserError, match=r"with --config\.data\.protocol=sysu"):
+        images.load_images(data, "train")
     data.tier = "eazy"
     with pytest.raises(UserError, match="did you mean 'easy'"):
         images.load_images(data, "train")

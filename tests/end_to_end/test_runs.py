@@ -41,6 +41,7 @@ def test_a_run_writes_what_it_promises(finished):
     assert results["config"] == "synthetic:full"
     assert (results["step"], results["selection"]) == (4, "last")
     assert (results["flip_averaging"], results["re_ranking"]) == (False, False)
+    assert results["losses"] == ["distillation", "hetero_center", "identity", "pose"]
     measured = results["protocols"]["all-seeded"]
     assert measured.keys() == {"f_ID", "f_ALL", "trials"}
     assert measured["trials"] == 10
@@ -129,8 +130,9 @@ def test_a_variant_logs_its_own_terms_and_reports_its_own_features(tiny, tmp_pat
 def test_without_heatmaps_the_pose_loss_is_off(tiny, tmp_path, capsys):
     config = tiny()
     config.data.heatmaps = "none"
-    train.train(config, str(tmp_path))
+    results = train.train(config, str(tmp_path))
     assert "training without L_pose" in capsys.readouterr().out
+    assert results["losses"] == ["distillation", "hetero_center", "identity"]
     assert "pose" not in lines(tmp_path)[-1]
 
 
@@ -145,7 +147,59 @@ def test_a_folder_of_another_config_is_refused(finished):
 def test_a_folder_without_checkpoint_cannot_be_evaluated(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint in .*--mode=train"):
         train.evaluate(tiny(), str(tmp_path / "none"))
-    assert not (tmp_path / "none" / "config.json").exists()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_finished_run_repeated_evaluates_again(finished):
+    config, folder, results = finished
+    assert train.train(config, str(folder)) == results
+    assert [line["step"] for line in lines(folder)] == [1, 2, 3, 4]
+
+
+def test_a_run_on_other_data_is_refused(finished):
+    config, folder, _ = finished
+    environment = json.loads((folder / "environment.json").read_text())
+    environment["data"]["train"] = "another"
+    (folder / "environment.json").write_text(json.dumps(environment))
+    with pytest.raises(UserError, match="is of a run on other data"):
+        train.train(config, str(folder))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path):
+    config = tiny()
+    config.optimizer.learning_rate = float("inf")
+    with pytest.raises(UserError, match=r"loss at step \d is not finite.*lower config\.optimizer"):
+        train.train(config, str(tmp_path))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dtype", "bf16", "did you mean 'bfloat16'"),
+        ("seed", -1, "must be 0 or more"),
+        ("batch.images", 0, "config.batch.images=0 must be 1 or more"),
+        ("train.log_every", 0, "config.train.log_every=0 must be 1 or more"),
+        ("data.protocol", "sysuu", "did you mean 'sysu'"),
+        ("data.protocol", "regdb", "tier tiny is evaluated with --config.data.protocol=sysu"),
+        ("model.blocks", (1, 1, 1), "must name four stages"),
+        ("model.teacher", False, "config.loss.distillation needs config.model.teacher=True"),
+        ("loss.pose.form", "meen", "did you mean 'mean'"),
+        ("optimizer.schedule", "steps", "did you mean 'step'"),
+        ("optimizer.rule", "sdg", "did you mean 'sgd'"),
+        ("data.heatmap_file", "nowhere.npz", "nowhere.npz does not exist"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_before_the_folder_exists(
+    tiny, tmp_path, key, value, message
+):
+    config = tiny()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as error:
+        train.train(config, str(tmp_path / "none"))
+    assert message in str(error.value)
+    assert not (tmp_path / "none").exists()
 
 
 def test_too_many_identities_leave_no_folder(tiny, tmp_path):

@@ -53,7 +53,7 @@ def load_images(data, split: str) -> ImageSet:
         known = ", ".join(builder.info.splits)
         raise UserError(f"{data.dataset} has no split {split!r}; it has: {known}")
     # The names of what it is made of, so that a change of one never meets a stale folder.
-    made_of = f"{stored}|{pids}|{data.height}x{data.width}|{data.heatmaps}|{data.heatmap_file}"
+    made_of = f"{stored}|{pids}|{data.height}x{data.width}|{data.heatmaps}|{_identity_of(data)}"
     name = f"{split}_{hashlib.sha1(made_of.encode()).hexdigest()[:12]}"
     folder = Path(builder.data_dir) / "decoded" / name
     if not folder.exists():
@@ -66,6 +66,16 @@ def load_images(data, split: str) -> ImageSet:
         fingerprint=str(index["fingerprint"]),
         **{key: index[key] for key in (*_INDEX, "path")},
     )
+
+
+def _identity_of(data):
+    """Name, size and time of the heatmap file, which may be written anew under its old name."""
+    if not data.heatmap_file:
+        return ""
+    file = Path(data.heatmap_file)
+    if not file.is_file():
+        raise UserError(f"config.data.heatmap_file={file} does not exist")
+    return f"{file}|{file.stat().st_size}|{file.stat().st_mtime_ns}"
 
 
 def _module(data):
@@ -106,13 +116,25 @@ def _resized(encoded, height, width):
         return np.asarray(image)
 
 
+def _opened(heatmap_file):
+    try:
+        file = np.load(heatmap_file)
+        if {"path", "heatmap"} <= set(file.files):
+            return file
+    except (ValueError, OSError, AttributeError):
+        pass
+    raise UserError(
+        f"config.data.heatmap_file={heatmap_file} is no npz file with the arrays path and heatmap"
+    )
+
+
 def _heatmaps(data, path, keypoints):
     size = data.height // heatmaps.STRIDE, data.width // heatmaps.STRIDE
     wanted = heatmaps.channels(data.heatmaps)
     if not wanted:
         return None
     if data.heatmap_file:
-        with np.load(data.heatmap_file) as file:
+        with _opened(data.heatmap_file) as file:
             row = {p: i for i, p in enumerate(file["path"])}
             lacking = [p for p in path if p not in row]
             if lacking:

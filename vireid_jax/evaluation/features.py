@@ -16,7 +16,7 @@ def extract(embed, image_set: ImageSet, batch: int) -> dict[str, np.ndarray]:
         dropped (rows do not influence each other at test time).
 
     Returns:
-      {name: float32 [n, F]} in the order of the set.
+      {name: float32 [n, F]} in the order of the set, the narrowest feature first.
     """
     features = {}
     with tqdm(total=len(image_set), desc="embedding", unit="img", leave=False) as progress:
@@ -31,4 +31,4 @@ def extract(embed, image_set: ImageSet, batch: int) -> dict[str, np.ndarray]:
                     )
                     store[own] = values[: len(own)]
                 progress.update(len(own))
-    return features
+    return dict(sorted(features.items(), key=lambda item: item[1].shape[1]))

@@ -5,6 +5,7 @@ A term is `term(outputs, targets, **options) -> scalar`. Its file's name is its 
 mapped axis, the mean of a term over the devices is the term of the global batch.
 """
 
+import importlib
 import inspect
 
 from vireid_jax import registry
@@ -21,7 +22,7 @@ def build(config):
       A function (outputs, targets) -> (L, {name: raw term before weighting}).
 
     Raises:
-      UserError: an unknown term, or an option that the term does not have.
+      UserError: an unknown term, form of a term, or option.
     """
     terms = {}
     for name, options in config.items():
@@ -34,6 +35,9 @@ def build(config):
         for option in options.keys() - {p.name for p in known}:
             hint = registry.suggest(option, [p.name for p in known])
             raise UserError(f"config.loss.{name} has no option {option!r}; {hint}")
+        if "form" in options:
+            forms = importlib.import_module(function.__module__).FORMS
+            registry.choose(f"config.loss.{name}.form", options["form"], forms)
         terms[name] = (function, weight, options)
 
     def objective(outputs, targets):

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from vireid_jax.registry import choose
 from vireid_jax.types import Outputs, Targets
 
 _TINY = 1e-12  # below it squared distances count as zero, so that gradients stay finite
@@ -79,7 +78,7 @@ def term(
     outputs: Outputs, targets: Targets, *, form: str = "sum", margin: float = 0.3
 ) -> jax.Array:
     """Eq. 20: the loss of every head of both branches, summed; mined over the global batch."""
-    loss = choose("config.loss.hetero_center.form", form, FORMS)
+    loss = FORMS[form]
     features = jnp.concatenate(outputs.features)  # [heads, 2B, F]
     half = features.shape[1] // 2
     label = targets.label[:half]

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from vireid_jax.registry import choose
 from vireid_jax.types import Outputs, Targets
 
 
@@ -38,9 +37,9 @@ def pose_upsampled(predicted: jax.Array, target: jax.Array) -> jax.Array:
     return pose_mean(predicted.repeat(scale, 1).repeat(scale, 2), target)
 
 
-FORMS = {"mean": pose_mean, "sum": pose_sum}
+FORMS = {"mean": pose_mean, "sum": pose_sum, "upsampled": pose_upsampled}
 
 
 def term(outputs: Outputs, targets: Targets, *, form: str = "mean") -> jax.Array:
     """The loss of H-hat against the keypoint heatmaps of the batch."""
-    return choose("config.loss.pose.form", form, FORMS)(outputs.heatmap, targets.heatmap)
+    return FORMS[form](outputs.heatmap, targets.heatmap)

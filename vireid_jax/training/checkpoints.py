@@ -13,9 +13,16 @@ from vireid_jax.types import UserError
 class Checkpoints:
     """The checkpoints in `folder`; use as a context, which ends when all are written."""
 
-    def __init__(self, folder: Path):
-        """Opens `folder`, which need not exist, and removes what an interrupted save left."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+    def __init__(self, folder: Path, read_only: bool = False):
+        """Opens `folder`, which need not exist.
+
+        Args:
+          folder: of the checkpoints.
+          read_only: neither create it nor remove what an interrupted save left.
+        """
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, create=not read_only, cleanup_tmp_directories=not read_only
+        )
         self._folder = folder.absolute()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -50,10 +57,14 @@ class Checkpoints:
         if self.latest is None:
             raise UserError(f"no checkpoint in {self._folder}: train first (--mode=train)")
         like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+        misfit = UserError(
+            f"checkpoint {self._folder / str(self.latest)} does not fit the network of this config "
+            "and data: use the config and the data it was trained with"
+        )
         try:
-            return self._manager.restore(self.latest, args=ocp.args.StandardRestore(like))
+            state = self._manager.restore(self.latest, args=ocp.args.StandardRestore(like))
         except (ValueError, KeyError) as error:
-            raise UserError(
-                f"checkpoint {self._folder / str(self.latest)} does not fit the network of this "
-                f"config: {str(error).splitlines()[0]}"
-            ) from error
+            raise misfit from error
+        if jax.tree.map(np.shape, state) != jax.tree.map(np.shape, like):
+            raise misfit
+        return state

@@ -2,20 +2,21 @@
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from vireid_jax import losses
+from vireid_jax import losses, registry
 from vireid_jax.data import heatmaps, images, sampler
 from vireid_jax.evaluation import baselines, features, protocols
 from vireid_jax.models import network
 from vireid_jax.training import optimizer, step
 from vireid_jax.training.devices import AXIS, Devices
 from vireid_jax.training.state import TrainState
-from vireid_jax.types import ImageSet, Modality
+from vireid_jax.types import ImageSet, Modality, UserError
 
 
 class Experiment:
@@ -28,6 +29,7 @@ class Experiment:
       sampler: of training batches.
       steps: of the whole run.
       rate: learning rate by step.
+      terms: names of the losses that the config and the data allow.
     """
 
     def __init__(self, config):
@@ -37,6 +39,7 @@ class Experiment:
           UserError: whatever of the config or the data cannot work, with the fix.
         """
         self.config = config
+        _check(config)
         network.check_size(config.data.height, config.data.width, config.model.parts)
         joints = heatmaps.channels(config.data.heatmaps)
         self.devices = Devices()
@@ -53,6 +56,7 @@ class Experiment:
         terms = config.loss.to_dict()
         if self.train_set.heatmaps is None and terms.pop("pose", None):
             tqdm.write(f"{config.data.dataset} has no heatmaps here: training without L_pose")
+        self.terms = sorted(terms)
         self._objective = losses.build(terms)
         ids = len(set(self.train_set.pid.tolist()))
         self._network = network.build(config.model, ids, config.dtype, max(joints, 1), AXIS)
@@ -114,5 +118,40 @@ class Experiment:
             family = protocols.protocols_for(config.protocol, self.test_set)
             results = baselines.baseline_results(*sets, family)
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(results))
+            partial = file.with_suffix(f".partial{os.getpid()}")
+            partial.write_text(json.dumps(results))
+            partial.rename(file)
         return json.loads(file.read_text())
+
+
+_POSITIVE = (
+    "batch.identities",
+    "batch.images",
+    "evaluation.batch",
+    "model.parts",
+    "model.width",
+    "model.pose_width",
+    "train.log_every",
+    "train.checkpoint_every",
+)
+_NEEDS = {"pose": "pose_branch", "distillation": "teacher", "teacher_identity": "teacher"}
+
+
+def _check(config):
+    """Refuses values that would fail only later, or half-way."""
+    for key in _POSITIVE:
+        section, name = key.split(".")
+        if config[section][name] < 1:
+            raise UserError(f"config.{key}={config[section][name]} must be 1 or more")
+    if config.seed < 0:
+        raise UserError(f"config.seed={config.seed} must be 0 or more")
+    registry.choose("config.dtype", config.dtype, {"float32": None, "bfloat16": None})
+    registry.choose("config.data.protocol", config.data.protocol, protocols.FAMILIES)
+    if len(config.model.blocks) != 4:
+        raise UserError(f"config.model.blocks={config.model.blocks} must name four stages")
+    for term, module in _NEEDS.items():
+        if term in config.loss and not config.model[module]:
+            raise UserError(
+                f"config.loss.{term} needs config.model.{module}=True; the variants of "
+                "configs/variants.py leave both out together"
+            )

@@ -23,7 +23,7 @@ def schedule(c, steps: int, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate by step.
 
     "step" multiplies by `decay_factor` every `decay_epochs` epochs (Sec. IV-A: 0.5 every 20);
-    "cosine" falls to zero at `steps`. The first `warmup_epochs` rise linearly from zero.
+    "cosine" falls to zero at `steps`. Over the first `warmup_epochs` the rate rises linearly.
 
     Args:
       c: the config's `optimizer` section.

@@ -1,5 +1,7 @@
 """The two modes of main.py: train (then evaluate), and evaluate a trained run."""
 
+import math
+
 import jax
 from tqdm import tqdm
 
@@ -9,6 +11,7 @@ from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.state import TrainState
 from vireid_jax.training.workdir import Log, Workdir
+from vireid_jax.types import UserError
 
 
 def train(config, folder: str) -> dict:
@@ -49,8 +52,10 @@ def evaluate(config, folder: str) -> dict:
       UserError: as `train`; there is no checkpoint.
     """
     workdir = Workdir(folder, config)
+    if not (workdir.path / "checkpoints").is_dir():
+        raise UserError(f"no checkpoint in {workdir.path}: train first (--mode=train)")
     experiment = Experiment(config)
-    with Checkpoints(workdir.path / "checkpoints") as checkpoints:
+    with Checkpoints(workdir.path / "checkpoints", read_only=True) as checkpoints:
         state = checkpoints.restore(jax.eval_shape(experiment.init_state))
     return _evaluate(experiment, state, workdir)
 
@@ -64,7 +69,14 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
 
     def flush():
         if pending:
-            log.write(pending[0], {name: float(value) for name, value in pending[1].items()})
+            values = {name: float(value) for name, value in pending[1].items()}
+            if not math.isfinite(values["loss"]):
+                raise UserError(
+                    f"the loss at step {pending[0]} is not finite ({values}); the last checkpoint "
+                    f"is of step {checkpoints.latest}. Try a lower config.optimizer.learning_rate "
+                    "in another --workdir"
+                )
+            log.write(pending[0], values)
 
     with tqdm(total=last, initial=first, desc="training", unit="step") as progress:
         for step, batch in enumerate(loader.iterate(batches, first), first + 1):
@@ -92,6 +104,7 @@ def _evaluate(experiment, state, workdir):
         "selection": "last",
         "flip_averaging": False,
         "re_ranking": False,
+        "losses": experiment.terms,
         "protocols": experiment.evaluate(state),
         "baselines": experiment.baselines(),
     }

@@ -47,7 +47,15 @@ class Workdir:
         Args:
           devices: of the run.
           data: fingerprints of its splits.
+
+        Raises:
+          UserError: the folder's run was on other data.
         """
+        file = self.path / "environment.json"
+        if file.exists() and json.loads(file.read_text())["data"] != data:
+            raise UserError(
+                f"{self.path} is of a run on other data (see {file}): use another --workdir"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.json", self._config)
         self.write(
@@ -72,8 +80,9 @@ class Log:
         file = folder / "metrics.jsonl"
         kept = []
         if file.exists():
-            lines = (json.loads(line) for line in file.read_text().splitlines())
-            kept = [line for line in lines if line["step"] <= step]
+            # The last line may be torn; it is then of a later step than any checkpoint.
+            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in map(json.loads, lines) if line["step"] <= step]
         partial = file.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.rename(file)

@@ -17,7 +17,16 @@ import tensorflow_datasets as tfds
 from vireid_jax import registry
 from vireid_jax.data.builder import Builder
 from vireid_jax.data.synthetic.farm import RENDERER_VERSION, read_pictures, render_tier
-from vireid_jax.data.synthetic.tiers import EASY, REGDB, SYSU, TIERS, Tier, regdb_trial_ids
+from vireid_jax.data.synthetic.tiers import (
+    EASY,
+    REGDB,
+    REGDB_TRIALS,
+    SYSU,
+    TIERS,
+    Tier,
+    regdb_trial_ids,
+)
+from vireid_jax.types import UserError
 
 
 @dataclasses.dataclass(eq=False)
@@ -115,9 +124,12 @@ def builder(data) -> SyntheticVi:
     """The builder of a config's `data` section: `tier`, `height`, `width` and `dir`.
 
     Raises:
-      UserError: an unknown tier.
+      UserError: an unknown tier, or another tier's protocol.
     """
     tier = registry.choose("config.data.tier", data.tier, TIERS)
+    protocol = "regdb" if tier is REGDB else "sysu"
+    if data.protocol != protocol:
+        raise UserError(f"tier {tier.name} is evaluated with --config.data.protocol={protocol}")
     config = SyntheticConfig(tier=tier, height=data.height, width=data.width)
     config = SyntheticVi.builder_configs.get(config.name, config)  # TFDS wants its own by name
     return SyntheticVi(config=config, data_dir=data.dir)
@@ -130,5 +142,7 @@ def subset(data, split: str) -> tuple[str, list[int] | None]:
     """
     if data.tier != REGDB.name:
         return split, None
+    if not 1 <= data.trial <= REGDB_TRIALS:
+        raise UserError(f"config.data.trial={data.trial}: the trials are 1 to {REGDB_TRIALS}")
     train, test = regdb_trial_ids(data.trial)
     return "everyone", {"train": train, "test": test}.get(split, [])
