@@ -30,10 +30,9 @@ def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.fixture
-def tiny(data_dir, monkeypatch):
+@pytest.fixture(scope="session")
+def tiny(data_dir):
     """A function (variant) -> config of seconds: the full code on a very small network."""
-    monkeypatch.setitem(tiers.TIERS, TINY.name, TINY)
 
     def config(variant="full"):
         c = synthetic.get_config(variant)
@@ -46,4 +45,6 @@ def tiny(data_dir, monkeypatch):
         c.evaluation.batch = 8
         return c
 
-    return config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiers.TIERS, TINY.name, TINY)
+        yield config

@@ -1,6 +1,7 @@
 """Whole runs of the tiny experiment: what they write, repeated, interrupted, refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,18 @@ def final_state(config, folder):
         return checkpoints.restore(jax.eval_shape(Experiment(config).init_state))
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tiny, tmp_path_factory):
+    """The folder and the results of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    return folder, train.train(tiny(), str(folder))
+
+
 @pytest.fixture
-def finished(tiny, tmp_path):
-    """An uninterrupted run: its config, folder and results."""
-    config, folder = tiny(), tmp_path / "run"
-    return config, folder, train.train(config, str(folder))
+def finished(tiny, uninterrupted, tmp_path):
+    """That run, in a folder of the test's own: config, folder and results."""
+    folder, results = uninterrupted
+    return tiny(), shutil.copytree(folder, tmp_path / "run"), results
 
 
 def test_a_run_writes_what_it_promises(finished):
