@@ -28,6 +28,15 @@ def final_state(config, folder):
         return checkpoints.restore(jax.eval_shape(Experiment(config).init_state))
 
 
+def assert_ends_alike(config, folder, results, again):
+    """Trains in `again` and compares with the run in `folder`, to the bit."""
+    assert train.train(config, str(again)) == results
+    assert lines(again) == lines(folder)
+    jax.tree.map(
+        np.testing.assert_array_equal, final_state(config, folder), final_state(config, again)
+    )
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tiny, tmp_path_factory):
     """The folder and the results of an uninterrupted run."""
@@ -77,15 +86,9 @@ def test_a_run_writes_what_it_promises(finished):
     assert not list(folder.glob("*.partial"))
 
 
-def test_the_same_run_twice_is_the_same_to_the_bit(finished, tiny, tmp_path):
+def test_the_same_run_twice_is_the_same_to_the_bit(finished, tmp_path):
     config, folder, results = finished
-    assert train.train(tiny(), str(tmp_path / "again")) == results
-    assert lines(tmp_path / "again") == lines(folder)
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        final_state(config, folder),
-        final_state(config, tmp_path / "again"),
-    )
+    assert_ends_alike(config, folder, results, tmp_path / "again")
 
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, tiny, tmp_path, monkeypatch):
@@ -104,13 +107,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, tiny, tmp_path,
     with Checkpoints(tmp_path / "again" / "checkpoints") as checkpoints:
         assert checkpoints.latest == 2
     monkeypatch.setattr(loader, "iterate", whole)
-    assert train.train(tiny(), str(tmp_path / "again")) == results
-    assert lines(tmp_path / "again") == lines(folder)
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        final_state(config, folder),
-        final_state(config, tmp_path / "again"),
-    )
+    assert_ends_alike(config, folder, results, tmp_path / "again")
 
 
 def test_evaluating_a_run_repeats_its_results(finished):

@@ -5,7 +5,6 @@ A term is `term(outputs, targets, **options) -> scalar`. Its file's name is its 
 mapped axis, the mean of a term over the devices is the term of the global batch.
 """
 
-import importlib
 import inspect
 
 from vireid_jax import registry
@@ -26,7 +25,8 @@ def build(config):
     """
     terms = {}
     for name, options in config.items():
-        function = registry.find(__name__, name, "loss").term
+        module = registry.find(__name__, name, "loss")
+        function = module.term
         options = dict(options)
         weight = options.pop("weight")
         known = [
@@ -36,8 +36,7 @@ def build(config):
             hint = registry.suggest(option, [p.name for p in known])
             raise UserError(f"config.loss.{name} has no option {option!r}; {hint}")
         if "form" in options:
-            forms = importlib.import_module(function.__module__).FORMS
-            registry.choose(f"config.loss.{name}.form", options["form"], forms)
+            registry.choose(f"config.loss.{name}.form", options["form"], module.FORMS)
         terms[name] = (function, weight, options)
 
     def objective(outputs, targets):
