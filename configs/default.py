@@ -30,6 +30,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.data.heatmap_file = ""  # npz with `path` and uint8 `heatmap`, for data without keypoints
 
     config.model = ConfigDict()
+    config.model.backbone = "resnet"  # a file in vireid_jax/models/backbones
     config.model.width = 64  # of the stem; ResNet-50's
     config.model.pose_width = 64  # of the pose branch, in proportion
     config.model.blocks = (3, 4, 6, 3)  # bottlenecks in layer1 to layer4; ResNet-50's
@@ -39,7 +40,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.model.pose_branch = True
     config.model.teacher = True
 
-    config.loss = ConfigDict()  # Eq. 21; each key is a file in vireid_jax/losses
+    config.loss = ConfigDict()  # Eq. 21; each key is a file in vireid_jax/losses; 0 leaves one out
     config.loss.identity = ConfigDict({"weight": 1.0})  # Eq. 17
     config.loss.hetero_center = ConfigDict()  # Eq. 18-20
     config.loss.hetero_center.weight = 0.1  # beta
@@ -51,7 +52,8 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.loss.distillation = ConfigDict()  # Eq. 14-15
     config.loss.distillation.weight = 1.0  # gamma
     config.loss.distillation.temperature = 1.0
-    config.loss.distillation.detach_teacher = False  # True needs the term teacher_identity
+    config.loss.distillation.detach_teacher = False  # True: the next term has to teach it
+    config.loss.teacher_identity = ConfigDict({"weight": 0.0})  # in neither paper nor code
 
     config.batch = ConfigDict()  # Sec. III-E: M = 2 D K
     config.batch.identities = 8  # D
@@ -66,9 +68,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.optimizer = ConfigDict()  # Sec. IV-A
     config.optimizer.rule = "sgd"  # or adamw
     config.optimizer.learning_rate = 0.01
-    config.optimizer.momentum = (
-        0.9  # of sgd: Nesterov's, as the published code; of adamw: its first
-    )
+    config.optimizer.momentum = 0.9  # Nesterov's, as in the published code; adamw's first
     config.optimizer.weight_decay = 5e-4  # on every parameter
     config.optimizer.stem_multiplier = 0.1  # of the rate in the modality-specific modules
     config.optimizer.schedule = "step"  # or cosine (to zero)

@@ -244,37 +244,38 @@ def test_decoded_images_keep_pixels_index_and_exact_heatmaps(tiny):
     assert isinstance(again.images, np.memmap)
     assert again.fingerprint == found.fingerprint
     assert images.load_images(data, "test").fingerprint != found.fingerprint
+    assert images.load_images(data, "test").heatmaps is None
     assert not set(images.load_images(data, "test").pid) & set(found.pid)
 
 
 def test_heatmaps_by_choice_and_from_a_file(tiny, tmp_path):
     data = tiny().data
-    merged = images.load_images(data, "test")
+    merged = images.load_images(data, "train")
     data.heatmaps = "joints"
-    joints = images.load_images(data, "test")
-    assert joints.heatmaps.shape == (16 * 2, 24, 12, 16)
+    joints = images.load_images(data, "train")
+    assert joints.heatmaps.shape == (48, 24, 12, 16)
     np.testing.assert_array_equal(joints.heatmaps.max(-1), merged.heatmaps[..., 0])
     data.heatmaps = "none"
-    assert images.load_images(data, "test").heatmaps is None
+    assert images.load_images(data, "train").heatmaps is None
 
     data.heatmaps, data.heatmap_file = "merged", str(tmp_path / "maps.npz")
-    maps = np.random.default_rng(0).integers(0, 256, (32, 24, 12, 1), np.uint8)
-    shuffled = np.random.default_rng(1).permutation(32)
+    maps = np.random.default_rng(0).integers(0, 256, (48, 24, 12, 1), np.uint8)
+    shuffled = np.random.default_rng(1).permutation(48)
     np.savez(data.heatmap_file, path=merged.path[shuffled], heatmap=maps[shuffled])
-    np.testing.assert_array_equal(images.load_images(data, "test").heatmaps, maps)
+    np.testing.assert_array_equal(images.load_images(data, "train").heatmaps, maps)
 
     data.heatmap_file = str(tmp_path / "short.npz")
     np.savez(data.heatmap_file, path=merged.path[1:], heatmap=maps[1:])
-    with pytest.raises(UserError, match=f"no heatmap for 1 of 32 images.*{merged.path[0]}"):
-        images.load_images(data, "test")
+    with pytest.raises(UserError, match=f"no heatmap for 1 of 48 images.*{merged.path[0]}"):
+        images.load_images(data, "train")
     (tmp_path / "text.npz").write_text("not an archive")
     data.heatmap_file = str(tmp_path / "text.npz")
     with pytest.raises(UserError, match="is no npz file with the arrays path and heatmap"):
-        images.load_images(data, "test")
+        images.load_images(data, "train")
     data.heatmap_file = str(tmp_path / "large.npz")
     np.savez(data.heatmap_file, path=merged.path, heatmap=maps.repeat(2, 1))
     with pytest.raises(UserError, match=r"\(48, 12, 1\); the config needs uint8 of \(24, 12, 1\)"):
-        images.load_images(data, "test")
+        images.load_images(data, "train")
 
 
 def test_unknown_data_sets_tiers_and_splits_are_refused(tiny):

@@ -1,4 +1,5 @@
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -164,6 +165,23 @@ def test_a_height_with_fewer_rows_than_parts_is_refused():
     network.check_size(96, 48, parts=6)
     with pytest.raises(UserError, match="height of at least 96"):
         network.check_size(80, 48, parts=6)
+
+
+def test_a_backbone_is_one_file_with_three_functions():
+    def specific(layers, width, blocks, x):
+        return layers.conv(width, 3, strides=4, name="patches")(x)
+
+    def halved(layers, width, blocks, x):
+        return layers.conv(2 * x.shape[-1], 3, strides=2, name="conv")(x)
+
+    plain = types.SimpleNamespace(specific=specific, shared=halved, identity=halved)
+    net = network.Network(5, plain, width=4, pose_width=4, blocks=(), features=8)
+    rgb, ir = jnp.zeros((2, 3, 96, 32, 3))
+    outputs, variables = jax.eval_shape(
+        lambda key: net.init_with_output(key, rgb, ir, train=True), jax.random.key(0)
+    )
+    assert outputs.F_id2.shape == outputs.F_P.shape == (6, 6, 2, 16)
+    assert variables["params"]["streams"].keys() == {"rgb", "ir", "conv"}
 
 
 def test_a_teacher_needs_the_pose_branch():

@@ -45,7 +45,5 @@ def _explain(error, argv):
         near = re.search('Did you mean "(.*?)"', text)
         hint = f"did you mean {near[1]!r}? " if near else ""
         return f"{given}: the config has no key {key!r}; {hint}configs/default.py lists all keys"
-    cause = re.search(
-        r"^\s*(?:\w+Error:|\[Errno \d+\]) (.*)", text, re.MULTILINE
-    )  # the end of a traceback
-    return cause[1] if cause else " ".join(text.split())
+    last_of_traceback = re.search(r"^\s*(?:\w+Error:|\[Errno \d+\]) (.*)", text, re.MULTILINE)
+    return last_of_traceback[1] if last_of_traceback else " ".join(text.split())

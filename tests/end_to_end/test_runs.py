@@ -72,7 +72,7 @@ def test_a_run_writes_what_it_promises(finished):
 
     logged = lines(folder)
     assert [line["step"] for line in logged] == [1, 2, 3, 4]
-    weights = {name: term["weight"] for name, term in config.loss.items()}
+    weights = {name: config.loss[name].weight for name in results["losses"]}
     for line in logged:
         assert line["loss"] == pytest.approx(
             sum(weight * line[name] for name, weight in weights.items()), rel=1e-5
@@ -149,6 +149,13 @@ def test_a_folder_of_another_config_is_refused(finished):
         train.train(config, str(folder))
 
 
+def test_where_data_lie_and_how_often_it_writes_may_change(finished, tmp_path):
+    config, folder, results = finished
+    config.data.dir = str(shutil.copytree(config.data.dir, tmp_path / "moved"))
+    config.train.log_every, config.train.checkpoint_every, config.evaluation.batch = 2, 4, 4
+    assert train.evaluate(config, str(folder)) == results
+
+
 def test_a_folder_without_checkpoint_cannot_be_evaluated(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint in .*--mode=train"):
         train.evaluate(tiny(), str(tmp_path / "none"))
@@ -190,6 +197,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path
         ("data.protocol", "regdb", "tier tiny is evaluated with --config.data.protocol=sysu"),
         ("model.blocks", (1, 1, 1), "must name four stages"),
         ("model.teacher", False, "config.loss.distillation needs config.model.teacher=True"),
+        ("loss.distillation.detach_teacher", True, "config.loss.teacher_identity.weight"),
+        ("model.backbone", "resnett", "did you mean 'resnet'"),
         ("loss.pose.form", "meen", "did you mean 'mean'"),
         ("optimizer.schedule", "steps", "did you mean 'step'"),
         ("optimizer.rule", "sdg", "did you mean 'sgd'"),

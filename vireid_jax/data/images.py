@@ -15,6 +15,7 @@ from vireid_jax.data import heatmaps
 from vireid_jax.types import ImageSet, UserError
 
 _INDEX = ("pid", "camid", "modality")
+_ENCODED = {"image": tfds.decode.SkipDecoding()}
 
 
 def prepare(data) -> tfds.core.DatasetBuilder:
@@ -39,8 +40,8 @@ def load_images(data, split: str) -> ImageSet:
       split: "train", "val" or "test".
 
     Returns:
-      The images. Their heatmaps come from `heatmap_file` where one is given, else from the data
-      set's keypoints; without either they are None.
+      The images. Those of "train" have heatmaps, from `heatmap_file` where one is given, else from
+      the data set's keypoints; without either, and in the other splits, they are None.
 
     Raises:
       UserError: as `prepare`; a split that the data set does not have; an image without its
@@ -53,11 +54,13 @@ def load_images(data, split: str) -> ImageSet:
         known = ", ".join(builder.info.splits)
         raise UserError(f"{data.dataset} has no split {split!r}; it has: {known}")
     # The names of what it is made of, so that a change of one never meets a stale folder.
-    made_of = f"{stored}|{pids}|{data.height}x{data.width}|{data.heatmaps}|{_identity_of(data)}"
+    targets = f"{data.heatmaps}|{_identity_of(data)}" if split == "train" else ""
+    made_of = f"{stored}|{pids}|{data.height}x{data.width}|{targets}"
     name = f"{split}_{hashlib.sha1(made_of.encode()).hexdigest()[:12]}"
     folder = Path(builder.data_dir) / "decoded" / name
     if not folder.exists():
-        _decode(builder, data, stored, pids, folder)
+        source = builder.as_data_source(stored, decoders=_ENCODED)
+        _decode(source, data, pids, folder, bool(targets))
     index = np.load(folder / "index.npz")
     maps = folder / "heatmaps.npy"
     return ImageSet(
@@ -82,26 +85,28 @@ def _module(data):
     return registry.find("vireid_jax.data.datasets", data.dataset, "data set")
 
 
-def _decode(builder, data, split, pids, folder):
+def _decode(source, data, pids, folder, with_heatmaps):
     """Writes images.npy, index.npz and perhaps heatmaps.npy; the folder appears when complete."""
-    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    wanted = None if pids is None else set(pids)
-    examples, pixels = [], []
-    for example in tqdm(source, f"decoding {split}", unit="img", leave=False):
-        if wanted is None or int(example["pid"]) in wanted:
-            pixels.append(_resized(example.pop("image"), data.height, data.width))
-            examples.append(example)
+    examples = [{k: v for k, v in example.items() if k != "image"} for example in source]
+    wanted = [i for i, e in enumerate(examples) if pids is None or int(e["pid"]) in pids]
+    examples = [examples[i] for i in wanted]
     index = {key: np.array([e[key] for e in examples], np.int32) for key in _INDEX}
     index["path"] = np.array([e["path"].decode() for e in examples])
-    maps = _heatmaps(data, index["path"], [e.get("keypoints") for e in examples])
-    images = np.stack(pixels)
-    digest = hashlib.sha1(images)
+    maps = None
+    if with_heatmaps:
+        maps = _heatmaps(data, index["path"], [e.get("keypoints") for e in examples])
+    digest = hashlib.sha1()
     for part in (*index.values(), maps):
         digest.update(repr(None if part is None else (part.dtype, part.shape)).encode())
         digest.update(b"" if part is None else np.ascontiguousarray(part))
     partial = folder.with_name(f"{folder.name}.partial{os.getpid()}")
     partial.mkdir(parents=True)
-    np.save(partial / "images.npy", images)
+    shape = len(wanted), data.height, data.width, 3
+    images = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, shape)
+    for row, i in enumerate(tqdm(wanted, f"decoding {folder.name}", unit="img", leave=False)):
+        images[row] = _resized(source[i]["image"], data.height, data.width)
+        digest.update(images[row])
+    images.flush()
     if maps is not None:
         np.save(partial / "heatmaps.npy", maps)
     np.savez(partial / "index.npz", **index, fingerprint=digest.hexdigest())

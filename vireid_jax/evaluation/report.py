@@ -33,7 +33,8 @@ def table(results: dict) -> str:
     Args:
       results: the content of results.json.
     """
-    lines = [f"{results['config']} on {results['dataset']}, step {results['step']}"]
+    losses = " + ".join(results["losses"])
+    lines = [f"{results['config']} ({losses}) on {results['dataset']}, step {results['step']}"]
     published = PUBLISHED.get(results["dataset"], {})
     for protocol, measured in results["protocols"].items():
         trials = measured["trials"]

@@ -15,13 +15,14 @@ def build(config):
     """The objective of a config.
 
     Args:
-      config: {name: {"weight": w, **options}}, the config's `loss` section.
+      config: {name: {"weight": w, **options}}, the config's `loss` section; terms of weight 0 are
+        left out.
 
     Returns:
       A function (outputs, targets) -> (L, {name: raw term before weighting}).
 
     Raises:
-      UserError: an unknown term, form of a term, or option.
+      UserError: an unknown term, form of a term, or option; a teacher that nothing teaches.
     """
     terms = {}
     for name, options in config.items():
@@ -37,7 +38,15 @@ def build(config):
             raise UserError(f"config.loss.{name} has no option {option!r}; {hint}")
         if "form" in options:
             registry.choose(f"config.loss.{name}.form", options["form"], module.FORMS)
-        terms[name] = (function, weight, options)
+        if weight:
+            terms[name] = (function, weight, options)
+
+    detached = terms.get("distillation", (None, None, {}))[2].get("detach_teacher")
+    if detached and "teacher_identity" not in terms:
+        raise UserError(
+            "config.loss.distillation.detach_teacher=True leaves the teacher as it was made: "
+            "give config.loss.teacher_identity.weight a value above 0"
+        )
 
     def objective(outputs, targets):
         raw = {name: f(outputs, targets, **options) for name, (f, _, options) in terms.items()}

@@ -1,13 +1,16 @@
 """Fig. 2: the two-stream network with its pose branch, mask, part heads and teacher."""
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vireid_jax.models import cpu_convolution
+from vireid_jax import registry
+from vireid_jax.models import backbones, cpu_convolution
+from vireid_jax.models.backbones import resnet
 from vireid_jax.models.layers import Layers
 from vireid_jax.models.part_heads import PartHeads, Teacher, stripes
 from vireid_jax.models.pose_branch import PoseBranch
@@ -25,6 +28,7 @@ class Network(nn.Module):
 
     Attributes:
       ids: N, identities in training.
+      backbone: a file of `backbones`.
       width: channels of the stem: 64 in ResNet-50, whose other widths follow in proportion.
       pose_width: the same of the pose branch.
       blocks: bottlenecks of layer1 to layer4.
@@ -40,6 +44,7 @@ class Network(nn.Module):
     """
 
     ids: int
+    backbone: ModuleType = resnet
     width: int = 64
     pose_width: int = 64
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -66,8 +71,9 @@ class Network(nn.Module):
         """
         layers = Layers(train, self.dtype, self.axis_name, self.conv_general_dilated)
         rgb, ir = (None if x is None else x.astype(self.dtype) for x in (rgb, ir))
-        F_S = TwoStream(layers, self.width, self.blocks[:2], name="streams")(rgb, ir)
-        F_id2 = ReidBranch(layers, self.width, self.blocks[2:], name="reid")(F_S)
+        backbone = layers, self.backbone, self.width, self.blocks
+        F_S = TwoStream(*backbone, name="streams")(rgb, ir)
+        F_id2 = ReidBranch(*backbone, name="reid")(F_S)
         pose = {}
         F_ID = F_id2
         if self.pose_branch:
@@ -108,11 +114,12 @@ def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = No
       axis_name: see `Network`.
 
     Raises:
-      UserError: a teacher without a pose branch.
+      UserError: an unknown backbone, or a teacher without a pose branch.
     """
     if model.teacher and not model.pose_branch:
         raise UserError("config.model.teacher needs config.model.pose_branch: set it to True")
-    options = {**model, "blocks": tuple(model.blocks)}
+    backbone = registry.find(backbones.__name__, model.backbone, "backbone")
+    options = {**model, "backbone": backbone, "blocks": tuple(model.blocks)}
     return Network(
         ids=ids,
         dtype=jnp.dtype(dtype),

@@ -1,24 +1,21 @@
-"""Eq. 8: ConvB4 and ConvB5, ResNet's layer3 and layer4 with the last stride taken out."""
+"""Eq. 8: from modality-shared features to identity features, before the mask."""
+
+from types import ModuleType
 
 import flax.linen as nn
 
-from vireid_jax.models import resnet
 from vireid_jax.models.layers import Layers
 
 
 class ReidBranch(nn.Module):
-    """F_S [B, h, w, 8 width] -> F_id2 [B, h/2, w/2, 32 width].
-
-    Attributes:
-      blocks: bottlenecks in layer3 and layer4.
-    """
+    """F_S [B, h, w, .] -> F_id2 [B, h/2, w/2, .] (Eq. 8), see `backbones`."""
 
     layers: Layers
+    backbone: ModuleType
     width: int
-    blocks: tuple[int, int]
+    blocks: tuple[int, ...]
 
     @nn.compact
     def __call__(self, F_S):
         """See the class."""
-        x = resnet.Stage(self.layers, 4 * self.width, self.blocks[0], strides=2, name="layer3")(F_S)
-        return resnet.Stage(self.layers, 8 * self.width, self.blocks[1], name="layer4")(x)
+        return self.backbone.identity(self.layers, self.width, self.blocks, F_S)

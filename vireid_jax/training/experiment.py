@@ -2,6 +2,7 @@
 
 import functools
 import json
+import operator
 import os
 from pathlib import Path
 
@@ -42,8 +43,9 @@ class Experiment:
         _check(config)
         network.check_size(config.data.height, config.data.width, config.model.parts)
         joints = heatmaps.channels(config.data.heatmaps)
+        terms = config.loss.to_dict()
+        losses.build(terms)  # before the data, which may take long
         self.devices = Devices()
-        self.devices.check_identities(config.batch.identities)
         self.train_set = images.load_images(config.data, "train")
         self.sampler = sampler.PKSampler.of(
             self.train_set, config.batch.identities, config.batch.images, config.seed
@@ -53,10 +55,9 @@ class Experiment:
         self.steps = config.train.steps or config.train.epochs * per_epoch
         self.rate = optimizer.schedule(config.optimizer, self.steps, per_epoch)
         self._optimizer = optimizer.build(config.optimizer, self.rate)
-        terms = config.loss.to_dict()
         if self.train_set.heatmaps is None and terms.pop("pose", None):
             tqdm.write(f"{config.data.dataset} has no heatmaps here: training without L_pose")
-        self.terms = sorted(terms)
+        self.terms = sorted(name for name, options in terms.items() if options["weight"])
         self._objective = losses.build(terms)
         ids = len(set(self.train_set.pid.tolist()))
         self._network = network.build(config.model, ids, config.dtype, max(joints, 1), AXIS)
@@ -124,33 +125,34 @@ class Experiment:
         return json.loads(file.read_text())
 
 
-_POSITIVE = (
-    "batch.identities",
-    "batch.images",
-    "evaluation.batch",
-    "model.parts",
-    "model.width",
-    "model.pose_width",
-    "train.log_every",
-    "train.checkpoint_every",
-)
+_AT_LEAST = {
+    "seed": 0,
+    "batch.identities": 1,
+    "batch.images": 1,
+    "evaluation.batch": 1,
+    "model.parts": 1,
+    "model.width": 1,
+    "model.pose_width": 1,
+    "train.steps": 0,
+    "train.log_every": 1,
+    "train.checkpoint_every": 1,
+    "train.eval_every": 0,
+}
 _NEEDS = {"pose": "pose_branch", "distillation": "teacher", "teacher_identity": "teacher"}
 
 
 def _check(config):
     """Refuses values that would fail only later, or half-way."""
-    for key in _POSITIVE:
-        section, name = key.split(".")
-        if config[section][name] < 1:
-            raise UserError(f"config.{key}={config[section][name]} must be 1 or more")
-    if config.seed < 0:
-        raise UserError(f"config.seed={config.seed} must be 0 or more")
+    for key, least in _AT_LEAST.items():
+        value = operator.attrgetter(key)(config)
+        if value < least:
+            raise UserError(f"config.{key}={value} must be {least} or more")
     registry.choose("config.dtype", config.dtype, {"float32": None, "bfloat16": None})
     registry.choose("config.data.protocol", config.data.protocol, protocols.FAMILIES)
     if len(config.model.blocks) != 4:
         raise UserError(f"config.model.blocks={config.model.blocks} must name four stages")
     for term, module in _NEEDS.items():
-        if term in config.loss and not config.model[module]:
+        if term in config.loss and config.loss[term].weight and not config.model[module]:
             raise UserError(
                 f"config.loss.{term} needs config.model.{module}=True; the variants of "
                 "configs/variants.py leave both out together"

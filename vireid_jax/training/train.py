@@ -8,6 +8,7 @@ from tqdm import tqdm
 from vireid_jax.data import loader
 from vireid_jax.evaluation import report
 from vireid_jax.training.checkpoints import Checkpoints
+from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.state import TrainState
 from vireid_jax.training.workdir import Log, Workdir
@@ -28,6 +29,7 @@ def train(config, folder: str) -> dict:
       UserError: a mistake in the config, the data or the folder.
     """
     workdir = Workdir(folder, config)
+    Devices().check_identities(config.batch.identities)
     experiment = Experiment(config)
     sets = {"train": experiment.train_set, "test": experiment.test_set}
     workdir.start(experiment.devices, {split: images.fingerprint for split, images in sets.items()})

@@ -11,6 +11,15 @@ from tensorboardX import SummaryWriter
 
 from vireid_jax.types import UserError
 
+# Where things lie and how often they are written: a run may change them as it continues.
+_BOOKKEEPING = {
+    "config.data.dir",
+    "config.data.source",
+    "config.train.log_every",
+    "config.train.checkpoint_every",
+    "config.train.eval_every",
+    "config.evaluation.batch",
+}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 
 
@@ -21,14 +30,15 @@ class Workdir:
         """Opens the folder of this run, which need not exist yet.
 
         Raises:
-          UserError: the folder belongs to a run with another config; names the keys.
+          UserError: the folder belongs to a run with another config, bookkeeping apart; names the
+            keys.
         """
         self.path = Path(folder)
         self._config = json.loads(config.to_json())
         file = self.path / "config.json"
         if file.exists():
             theirs = json.loads(file.read_text())
-            different = sorted(_differences(theirs, self._config))
+            different = sorted(set(_differences(theirs, self._config)) - _BOOKKEEPING)
             if different:
                 raise UserError(
                     f"{file} is of a run with another config; these keys differ: "

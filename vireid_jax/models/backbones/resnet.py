@@ -1,4 +1,7 @@
-"""ResNet stages with bottleneck blocks, as in torchvision's v1.5 (stride on the 3x3)."""
+"""ResNet with bottleneck blocks, as torchvision's v1.5 (stride on the 3x3), last stride taken out.
+
+Width 64 and blocks (3, 4, 6, 3) are ResNet-50; its 2048 channels at the end are 32 times the width.
+"""
 
 from functools import partial
 
@@ -9,6 +12,23 @@ import jax.numpy as jnp
 from vireid_jax.models.layers import Layers, kaiming
 
 EXPANSION = 4
+
+
+def specific(layers, width, blocks, x):
+    """ConvB1 and ConvB2: [B, H, W, 3] -> [B, H/4, W/4, 4 width]."""
+    x = Stem(layers, width, name="stem")(x)
+    return Stage(layers, width, blocks[0], name="layer1")(x)
+
+
+def shared(layers, width, blocks, x):
+    """ConvB3: [B, H/4, W/4, 4 width] -> [B, H/8, W/8, 8 width]."""
+    return Stage(layers, 2 * width, blocks[1], strides=2, name="layer2")(x)
+
+
+def identity(layers, width, blocks, x):
+    """ConvB4 and ConvB5: [B, H/8, W/8, 8 width] -> [B, H/16, W/16, 32 width]."""
+    x = Stage(layers, 4 * width, blocks[2], strides=2, name="layer3")(x)
+    return Stage(layers, 8 * width, blocks[3], name="layer4")(x)
 
 
 class Stem(nn.Module):
