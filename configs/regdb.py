@@ -7,13 +7,13 @@ The network starts from random weights, the paper's from ImageNet's: do not expe
 means of ten trials, which are printed beside the measured ones.
 """
 
-from configs import default
+from configs import default, variants
 
 
-def get_config(variant: str = "full"):
-    """`variant`: baseline, peb, peb_pose or full."""
-    config = default.get_config(variant)
+def get_config(choice: str = "full"):
+    """For `choice` see configs/variants.py."""
+    config = default.get_config()
     config.name = "regdb"
     config.data.dataset = "regdb"
     config.data.protocol = "regdb"
-    return config
+    return variants.apply(config, choice)

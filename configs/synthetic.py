@@ -3,12 +3,12 @@
 $ python main.py --config=configs/synthetic.py --workdir=runs/synthetic
 """
 
-from configs import default
+from configs import default, variants
 
 
-def get_config(variant: str = "full"):
-    """`variant`: baseline, peb, peb_pose or full."""
-    config = default.get_config(variant)
+def get_config(choice: str = "full"):
+    """For `choice` see configs/variants.py."""
+    config = default.get_config()
     config.name = "synthetic"
     config.data.dataset = "synthetic_vi"
     config.data.tier = "easy"  # or sysu; or regdb, with config.data.protocol=regdb
@@ -33,4 +33,4 @@ def get_config(variant: str = "full"):
     config.optimizer.warmup_epochs = 1.0
     config.train.steps = 3000
     config.train.checkpoint_every = 250
-    return config
+    return variants.apply(config, choice)

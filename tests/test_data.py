@@ -131,7 +131,7 @@ def test_merged_targets_are_the_maximum_over_joints():
 
 # Augmentation
 
-OFF = {"crop_pad": 0, "flip": 0.0, "erase": 0.0, "remix": 0.0}
+OFF = {"crop_pad": 0, "flip": 0.0, "erase": 0.0, "erase_heatmaps": 0.0, "remix": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +200,12 @@ def test_erasing_sets_a_rectangle_to_the_mean_and_leaves_the_heatmap():
         rows, columns = mask.any(1), mask.any(0)
         np.testing.assert_array_equal(mask, rows[:, None] & columns)
         assert np.abs(np.diff(rows.astype(int))).sum() <= 2
+    _, maps = run(white, erase=1.0, erase_heatmaps=1.0)  # rectangles of their own
+    holes = maps[..., 0] == 0
+    assert 0.2 < holes.mean((1, 2)).max() < 0.4
+    corners = np.array([[np.flatnonzero(m.any(1))[0], np.flatnonzero(m.any(0))[0]] for m in holes])
+    of_images = np.array([[np.flatnonzero(m.any(i))[0] for i in (1, 0)] for m in erased])
+    assert abs(4 * corners - of_images).max() > 20
     some = np.isclose(run(white, erase=0.5)[0], augment.MEAN, atol=1e-6).all(-1).any((1, 2))
     assert 0.25 < some.mean() < 0.75
 
@@ -219,7 +225,7 @@ def test_remixing_makes_grey_images_of_the_same_mean_and_contrast():
 
 def test_a_row_is_augmented_alike_in_any_batch(drawn):
     keys = jax.random.split(jax.random.key(0), 8)
-    options = {"crop_pad": 4, "flip": 0.5, "erase": 0.5, "remix": 0.5}
+    options = {"crop_pad": 4, "flip": 0.5, "erase": 0.5, "erase_heatmaps": 0.5, "remix": 0.5}
     whole = augment.augment(keys, *drawn, **options)
     half = augment.augment(keys[4:], drawn[0][4:], drawn[1][4:], **options)
     for a, b in zip(whole, half, strict=True):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default, variants
+from configs import default
 from vireid_jax.models import network, part_heads, refinement
 from vireid_jax.models.layers import BatchNorm, Layers
 from vireid_jax.types import UserError
@@ -66,7 +66,7 @@ def test_paper_size_shapes_by_symbol():
     assert shapes == SHAPES
 
 
-@pytest.mark.parametrize("variant", variants.VARIANTS)
+@pytest.mark.parametrize("variant", PARAMETERS)
 def test_parameter_counts(variant):
     _, variables, _ = paper_network(variant)
     counts = {part: count(params) for part, params in variables["params"].items()}

@@ -1,5 +1,6 @@
 """The command line of main.py and the scripts: a user's mistake is one message and exit 2."""
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -10,22 +11,36 @@ from vireid_jax.types import UserError
 
 
 def run(main) -> None:
-    """Parses the flags and calls `main()`; `configs` is importable from then on.
+    """Parses the flags and calls `main` with the other arguments; `configs` is importable then.
 
     Exit status 2, and one line that names the cause and the fix, for flags that cannot be parsed,
     config keys that do not exist (with the nearest that does) and every `UserError`.
     """
     sys.path.append(str(Path(__file__).parents[1]))  # scripts/ does not see configs/ otherwise
-    app.run(lambda _: _guarded(main), flags_parser=lambda argv: _guarded(_parse, argv))
+    app.run(
+        lambda argv: _guarded(_call, main, argv[1:]),
+        flags_parser=lambda argv: _guarded(_parse, argv),
+    )
 
 
 def _parse(argv):
     try:
         rest = flags.FLAGS(argv)
-        flags.FLAGS.config.lock()  # a file that failed to load says so at its first use
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.lock()  # a file that failed to load says so at its first use
         return rest
     except (flags.Error, KeyError, AttributeError, OSError) as error:
         raise UserError(_explain(error, argv)) from error
+
+
+def _call(main, arguments):
+    wanted = inspect.signature(main).parameters
+    if len(arguments) != len(wanted):
+        raise UserError(
+            f"arguments without -- are {' '.join(arguments) or 'none'}, but should be "
+            f"{' '.join(wanted).upper() or 'none'}"
+        )
+    main(*arguments)
 
 
 def _guarded(function, *args):

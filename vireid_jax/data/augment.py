@@ -19,7 +19,7 @@ def normalise(images):
     return (images.astype(jnp.float32) / 255 - MEAN) / STD
 
 
-def augment(keys, images, heatmaps, *, crop_pad, flip, erase, remix):
+def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, remix):
     """Augments and normalises a batch; row i depends on `keys[i]` and its own pixels alone.
 
     Args:
@@ -32,6 +32,7 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, remix):
         and right.
       erase: probability of a rectangle (2 to 33 % of the image, aspect 0.3 to 3.3) set to the
         mean colour; heatmaps keep what is under it.
+      erase_heatmaps: probability of another such rectangle, set to 0, in the heatmap.
       remix: probability that all channels become one: a random mixture of R, G and B (weights of
         either sign) through a random tone curve, at the image's own mean and contrast. Garments
         keep shape and pattern and change their brightness at random, as they do from one
@@ -42,7 +43,7 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, remix):
     """
 
     def one(key, image, heatmap):
-        crop, mirror, rectangle, colour = jax.random.split(key, 4)
+        crop, mirror, rectangle, hole, colour = jax.random.split(key, 5)
         if crop_pad:
             image, heatmap = _crop(crop, image, heatmap, crop_pad)
         if flip:
@@ -50,7 +51,11 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, remix):
         if remix:
             image = _remix(colour, image, remix)
         image = normalise(image)
-        return _erase(rectangle, image, erase) if erase else image, heatmap
+        if erase:
+            image = _erase(rectangle, image, erase)
+        if erase_heatmaps and heatmap is not None:
+            heatmap = _erase(hole, heatmap, erase_heatmaps)
+        return image, heatmap
 
     if heatmaps is not None:
         heatmaps = heatmaps.astype(jnp.float32) / 255

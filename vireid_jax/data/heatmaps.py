@@ -50,6 +50,20 @@ def keypoint_maps(keypoints, height: int, width: int, stride: int, sigma: float)
     return np.where((visible[:, None] > 0) & (total <= _CUT), np.exp(-total), 0)
 
 
+def teacher_maps(keypoints, height: int, width: int) -> np.ndarray:
+    """The pose teacher's targets: 16 joints at stride 8, sigma 7 pixels, and the background.
+
+    Args:
+      keypoints: as in `keypoint_maps`.
+      height, width: of the images, in pixels; 256 in the published recipe.
+
+    Returns:
+      float32 [n, height / 8, width / 8, 17]; the background is 1 - the maximum over the joints.
+    """
+    maps = keypoint_maps(keypoints, height, width, stride=8, sigma=7.0)
+    return np.concatenate([maps, 1 - maps.max(-1, keepdims=True)], -1)
+
+
 def targets(keypoints, height: int, width: int, kind: str) -> np.ndarray:
     """The heatmaps of ReID images, uint8 [n, height / 4, width / 4, J], 255 for 1.
 

@@ -8,8 +8,35 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-xavier = nn.initializers.xavier_uniform()
 kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_xavier = nn.initializers.xavier_uniform()
+_classifier = nn.initializers.normal(0.001)
+
+
+@dataclasses.dataclass(frozen=True)
+class Initializers:
+    """Of the kernels outside the backbone.
+
+    Attributes:
+      conv: of convolutions.
+      fc: of the fully connected layers of the heads.
+      classifier: of their classifiers.
+    """
+
+    conv: Callable
+    fc: Callable
+    classifier: Callable
+
+
+# The paper says Xavier (Sec. IV-A); its code leaves convolutions at PyTorch's default, uniform in
+# 1 / sqrt(fan_in), and has normal distributions in the heads.
+INITIALIZERS = {
+    "paper": Initializers(_xavier, kaiming, _classifier),
+    "xavier": Initializers(_xavier, _xavier, _xavier),
+    "published_code": Initializers(
+        nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), kaiming, _classifier
+    ),
+}
 
 
 class BatchNorm(nn.Module):
@@ -70,14 +97,27 @@ class Layers:
       dtype: of activations; parameters stay float32.
       axis_name: the mapped axis of a split batch, or None (see `BatchNorm`).
       conv_general_dilated: replaces `jax.lax.conv_general_dilated` in every convolution.
+      init: how kernels outside the backbone start.
     """
 
     train: bool
     dtype: Any = jnp.float32
     axis_name: str | None = None
     conv_general_dilated: Callable | None = None
+    init: Initializers = INITIALIZERS["paper"]
 
-    def conv(self, features, kernel=3, *, strides=1, dilation=1, bias=False, init=xavier, name):
+    def conv(
+        self,
+        features,
+        kernel=3,
+        *,
+        strides=1,
+        dilation=1,
+        groups=1,
+        bias=False,
+        init=None,
+        name,
+    ):
         """A square convolution padded as PyTorch's `padding = dilation * (kernel // 2)`."""
         pad = dilation * (kernel // 2)
         return nn.Conv(
@@ -86,9 +126,10 @@ class Layers:
             strides=strides,
             padding=((pad, pad), (pad, pad)),
             kernel_dilation=dilation,
+            feature_group_count=groups,
             use_bias=bias,
             dtype=self.dtype,
-            kernel_init=init,
+            kernel_init=init or self.init.conv,
             conv_general_dilated=self.conv_general_dilated,
             name=name,
         )

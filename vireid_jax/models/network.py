@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from vireid_jax import registry
 from vireid_jax.models import backbones, cpu_convolution
 from vireid_jax.models.backbones import resnet
-from vireid_jax.models.layers import Layers
+from vireid_jax.models.layers import INITIALIZERS, Layers
 from vireid_jax.models.part_heads import PartHeads, Teacher, stripes
 from vireid_jax.models.pose_branch import PoseBranch
 from vireid_jax.models.reid_branch import ReidBranch
@@ -38,6 +38,9 @@ class Network(nn.Module):
       pose_branch: with pose branch, mask and pose heads.
       teacher: with PCB_T; needs the pose branch.
       heatmaps: J.
+      mask_relu: see `PoseBranch.relu`.
+      masked_teacher: PCB_T sees F_ID, not F_id2.
+      initializers: a name of `layers.INITIALIZERS`.
       dtype: of activations.
       axis_name: mapped axis of a split batch, for BatchNorm.
       conv_general_dilated: see `Layers`.
@@ -54,6 +57,9 @@ class Network(nn.Module):
     pose_branch: bool = True
     teacher: bool = True
     heatmaps: int = 1
+    mask_relu: bool = False
+    masked_teacher: bool = False
+    initializers: str = "paper"
     dtype: Any = jnp.float32
     axis_name: str | None = None
     conv_general_dilated: Callable | None = None
@@ -69,7 +75,13 @@ class Network(nn.Module):
         Returns:
           `Outputs`, with the rows of `rgb` before those of `ir`.
         """
-        layers = Layers(train, self.dtype, self.axis_name, self.conv_general_dilated)
+        layers = Layers(
+            train,
+            self.dtype,
+            self.axis_name,
+            self.conv_general_dilated,
+            INITIALIZERS[self.initializers],
+        )
         rgb, ir = (None if x is None else x.astype(self.dtype) for x in (rgb, ir))
         backbone = layers, self.backbone, self.width, self.blocks
         F_S = TwoStream(*backbone, name="streams")(rgb, ir)
@@ -78,7 +90,12 @@ class Network(nn.Module):
         F_ID = F_id2
         if self.pose_branch:
             branch = PoseBranch(
-                layers, self.pose_width, F_id2.shape[-1], self.heatmaps, name="pose"
+                layers,
+                self.pose_width,
+                F_id2.shape[-1],
+                self.heatmaps,
+                self.mask_relu,
+                name="pose",
             )
             pose = branch(F_S)
             pose["M"] = nn.sigmoid(pose["F_P"])  # Eq. 7
@@ -92,7 +109,7 @@ class Network(nn.Module):
             pose["heatmap"] = pose["heatmap"].astype(logits.dtype)
         if self.teacher:
             head = Teacher(layers, self.teacher_features, self.ids, name="teacher")
-            pose["teacher_logits"] = head(F_id2, pose["F_P"])
+            pose["teacher_logits"] = head(F_ID if self.masked_teacher else F_id2, pose["F_P"])
         return Outputs(
             id_logits=logits[: self.parts],
             id_features=features[: self.parts],
@@ -114,11 +131,12 @@ def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = No
       axis_name: see `Network`.
 
     Raises:
-      UserError: an unknown backbone, or a teacher without a pose branch.
+      UserError: an unknown backbone or initialisation, or a teacher without a pose branch.
     """
     if model.teacher and not model.pose_branch:
         raise UserError("config.model.teacher needs config.model.pose_branch: set it to True")
     backbone = registry.find(backbones.__name__, model.backbone, "backbone")
+    registry.choose("config.model.initializers", model.initializers, INITIALIZERS)
     options = {**model, "backbone": backbone, "blocks": tuple(model.blocks)}
     return Network(
         ids=ids,

@@ -9,9 +9,6 @@ from vireid_jax.models.layers import Layers
 FEATURE_NORM = 5.0
 LEAK = 0.1
 
-_fc_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal", out_axis=-1)
-_classifier_init = nn.initializers.normal(0.001)
-
 
 def _norm_init(key, shape, dtype=jnp.float32):
     return 1.0 + 0.01 * jax.random.normal(key, shape, dtype)
@@ -29,6 +26,11 @@ def stripes(x, parts):
     return jnp.stack([rows[:, i * step : i * step + height].mean(1) for i in range(parts)])
 
 
+def normalised(f):
+    """`f` [..., F] scaled to length 5, as the published code's features."""
+    return FEATURE_NORM * f / jnp.linalg.norm(f, axis=-1, keepdims=True)
+
+
 class Head(nn.Module):
     """FC, BatchNorm and classifier: [B, C] -> features [B, F], logits [B, N] in float32."""
 
@@ -39,10 +41,11 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x):
         """See the class."""
-        f = self.layers.dense(self.features, init=_fc_init, name="fc")(x.astype(self.layers.dtype))
-        f = self.layers.norm(scale_init=_norm_init, name="norm")(f)
+        layers = self.layers
+        f = layers.dense(self.features, init=layers.init.fc, name="fc")(x.astype(layers.dtype))
+        f = layers.norm(scale_init=_norm_init, name="norm")(f)
         y = nn.leaky_relu(f, LEAK)
-        logits = self.layers.dense(self.ids, init=_classifier_init, name="classifier")(y)
+        logits = layers.dense(self.ids, init=layers.init.classifier, name="classifier")(y)
         return _at_least_float32(f), _at_least_float32(logits)
 
 
@@ -62,12 +65,12 @@ class PartHeads(nn.Module):
         """See the class."""
         heads = nn.vmap(
             Head,
-            variable_axes={"params": 0, "batch_stats": 0},
+            variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
             split_rngs={"params": True},
             axis_size=self.count,
         )
         f, logits = heads(self.layers, self.features, self.ids, name="heads")(x)
-        return FEATURE_NORM * f / jnp.linalg.norm(f, axis=-1, keepdims=True), logits
+        return normalised(f), logits
 
 
 class Teacher(nn.Module):

@@ -3,27 +3,43 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vireid_jax.models.layers import ConvBlock, Layers, xavier
+from vireid_jax.models.layers import ConvBlock, Layers
 from vireid_jax.models.refinement import RefinementStage
+
+
+def transposed(layers, features, *, name):
+    """PyTorch's ConvTranspose2d(kernel 3, stride 2, padding 1, output padding 1, no bias)."""
+    return nn.ConvTranspose(
+        features,
+        (3, 3),
+        strides=(2, 2),
+        padding=((1, 2), (1, 2)),
+        use_bias=False,
+        dtype=layers.dtype,
+        kernel_init=layers.init.conv,
+        name=name,
+    )
 
 
 class PoseBranch(nn.Module):
     """F_S [B, h, w, C] -> heatmaps and keypoint features.
 
-    `reduce`, which makes an initial heatmap beside F_p2, and the missing ReLU behind the last
-    1x1 convolution (with one, the mask could not fall below 1/2) follow the published code; the
-    paper's text has neither.
+    `reduce`, which makes an initial heatmap beside F_p2, follows the published code; the paper's
+    text does not have it.
 
     Attributes:
       width: of the branch; at the published 64 it has 256, 128 and 512 channels.
       out: channels of F_P, those of F_id2.
       heatmaps: J.
+      relu: behind the last 1x1 convolution, as the paper's text says; the published code has none,
+        and with one the mask could not fall below 1/2.
     """
 
     layers: Layers
     width: int
     out: int
     heatmaps: int
+    relu: bool = False
 
     @nn.compact
     def __call__(self, F_S):
@@ -35,21 +51,12 @@ class PoseBranch(nn.Module):
         """
         layers, width = self.layers, self.width
         F_p1 = ConvBlock(layers, 4 * width, name="conv1")(F_S)
-        deconv = nn.ConvTranspose(  # PyTorch's ConvTranspose2d(3, stride 2, padding 1, output 1)
-            2 * width,
-            (3, 3),
-            strides=(2, 2),
-            padding=((1, 2), (1, 2)),
-            use_bias=False,
-            dtype=layers.dtype,
-            kernel_init=xavier,
-            name="dconv2",
-        )
+        deconv = transposed(layers, 2 * width, name="dconv2")
         F_p2 = nn.relu(layers.norm(name="dconv2_norm")(deconv(F_p1)))
         initial = ConvBlock(layers, self.heatmaps, name="reduce")(F_p2)
         refinement = RefinementStage(layers, 2 * width, self.heatmaps, name="refinement")
         F_R, heatmap = refinement(jnp.concatenate([F_p2, initial], -1))
         x = ConvBlock(layers, 4 * width, strides=2, name="conv3")(F_R) + F_p1
         x = ConvBlock(layers, 8 * width, strides=2, name="conv_b6_0")(x)
-        F_P = ConvBlock(layers, self.out, kernel=1, relu=False, name="conv_b6_1")(x)
+        F_P = ConvBlock(layers, self.out, kernel=1, relu=self.relu, name="conv_b6_1")(x)
         return {"F_p1": F_p1, "F_p2": F_p2, "F_R": F_R, "heatmap": heatmap, "F_P": F_P}

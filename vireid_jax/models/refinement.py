@@ -26,10 +26,10 @@ class UBlock(nn.Module):
         e1 = block(2 * c, name="encoder1_1")(e1)  # [B, h/2, w/2, 2c]
         e2 = block(2 * c, strides=2, name="encoder2_0")(e1)
         e2 = block(2 * c, name="encoder2_1")(e2)  # [B, h/4, w/4, 2c]
-        d2 = jnp.concatenate([e1, _upsample(e2, e1)], -1)
+        d2 = jnp.concatenate([e1, upsample(e2, e1)], -1)
         d2 = block(2 * c, name="decoder2_0")(d2)
         d2 = block(2 * c, name="decoder2_1")(d2)
-        d1 = jnp.concatenate([x, _upsample(d2, x)], -1)
+        d1 = jnp.concatenate([x, upsample(d2, x)], -1)
         d1 = block(2 * c, name="decoder1_0")(d1)
         return block(c, name="decoder1_1")(d1)
 
@@ -62,12 +62,12 @@ class RefinementStage(nn.Module):
     def __call__(self, x):
         """See the class."""
         x = UBlock(self.layers, name="u_block")(x)
-        for i in range(3):
+        for i in (1, 2, 3):
             x = RefineBlock(self.layers, self.features, name=f"refine{i}")(x)
         y = nn.relu(self.layers.conv(self.features, 1, bias=True, name="heatmap_0")(x))
         return x, self.layers.conv(self.heatmaps, 1, bias=True, name="heatmap_1")(y)
 
 
-def _upsample(x, like):
+def upsample(x, like):
     """Bilinear with half-pixel centres (PyTorch's align_corners=False)."""
     return jax.image.resize(x, (*like.shape[:3], x.shape[-1]), "bilinear").astype(x.dtype)

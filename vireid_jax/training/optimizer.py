@@ -4,6 +4,7 @@ import jax
 import optax
 
 from vireid_jax.registry import choose
+from vireid_jax.types import UserError
 
 
 def _step(c, steps, steps_per_epoch):
@@ -16,14 +17,25 @@ def _cosine(c, steps, steps_per_epoch):
     return optax.cosine_decay_schedule(c.learning_rate, steps)
 
 
-SCHEDULES = {"step": _step, "cosine": _cosine}
+def _milestones(c, steps, steps_per_epoch):
+    if len(c.milestones) != len(c.factors):
+        raise UserError(
+            f"config.optimizer.milestones has {len(c.milestones)} epochs, but .factors has "
+            f"{len(c.factors)} values: give one for each"
+        )
+    rates = [optax.constant_schedule(c.learning_rate * factor) for factor in (1.0, *c.factors)]
+    return optax.join_schedules(rates, [epoch * steps_per_epoch for epoch in c.milestones])
+
+
+SCHEDULES = {"step": _step, "milestones": _milestones, "cosine": _cosine}
 
 
 def schedule(c, steps: int, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate by step.
 
     "step" multiplies by `decay_factor` every `decay_epochs` epochs (Sec. IV-A: 0.5 every 20);
-    "cosine" falls to zero at `steps`. Over the first `warmup_epochs` the rate rises linearly.
+    "milestones" is `factors[i]` times the first rate from epoch `milestones[i]` on; "cosine" falls
+    to zero at `steps`. Over the first `warmup_epochs` the rate rises linearly.
 
     Args:
       c: the config's `optimizer` section.
@@ -31,7 +43,7 @@ def schedule(c, steps: int, steps_per_epoch: int) -> optax.Schedule:
       steps_per_epoch: see `vireid_jax.data.sampler.steps_per_epoch`.
 
     Raises:
-      UserError: an unknown `c.schedule`.
+      UserError: an unknown `c.schedule`; not a factor for each milestone.
     """
     rate = choose("config.optimizer.schedule", c.schedule, SCHEDULES)(c, steps, steps_per_epoch)
     warmup = round(c.warmup_epochs * steps_per_epoch)
