@@ -219,8 +219,8 @@ def test_remixing_makes_grey_images_of_the_same_mean_and_contrast():
     np.testing.assert_allclose(pixels[..., 0].std((1, 2)), grey.std((1, 2)), rtol=0.05)
     pairs = zip(pixels[..., 0], grey, strict=True)
     correlation = [np.corrcoef(p.ravel(), g.ravel())[0, 1] for p, g in pairs]
-    assert min(correlation) < -0.3
-    assert max(correlation) > 0.3
+    assert min(correlation) < -0.1
+    assert max(correlation) > 0.1
 
 
 def test_a_row_is_augmented_alike_in_any_batch(drawn):
@@ -252,6 +252,24 @@ def test_decoded_images_keep_pixels_index_and_exact_heatmaps(tiny):
     assert images.load_images(data, "test").fingerprint != found.fingerprint
     assert images.load_images(data, "test").heatmaps is None
     assert not set(images.load_images(data, "test").pid) & set(found.pid)
+
+
+def test_two_runs_may_decode_the_same_split_at_once(tiny, monkeypatch):
+    data = tiny().data
+    data.height, data.width = 48, 24
+    resized = images._resized
+
+    def overtaken(*args):  # the other run begins after this one and ends before it
+        with monkeypatch.context() as other:
+            other.setattr(images, "_resized", resized)
+            other.setattr(images.os, "getpid", lambda: 1)
+            images.load_images(data, "train")
+        monkeypatch.setattr(images, "_resized", resized)
+        return resized(*args)
+
+    monkeypatch.setattr(images, "_resized", overtaken)
+    found = images.load_images(data, "train")
+    assert found.images.shape == (48, 48, 24, 3)
 
 
 def test_heatmaps_by_choice_and_from_a_file(tiny, tmp_path):

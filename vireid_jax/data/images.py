@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,12 @@ def _decode(source, data, pids, folder, with_heatmaps):
     if maps is not None:
         np.save(partial / "heatmaps.npy", maps)
     np.savez(partial / "index.npz", **index, fingerprint=digest.hexdigest())
-    partial.rename(folder)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(partial)  # another run on the same data was quicker
 
 
 def _resized(encoded, height, width):
