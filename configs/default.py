@@ -40,6 +40,7 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.model.parts = 6  # P, Eq. 11; row 29
     config.model.features = 512  # of f_ID_i and f_P_i, Eq. 11
     config.model.teacher_features = 1024  # of f_T, Eq. 14
+    config.model.init_from = ""  # weights to start from: .safetensors, .npz or PyTorch's; row 19
     config.model.initializers = "paper"  # row 19; xavier, published_code
     config.model.mask_relu = False  # behind the last convolution of ConvB6, row 8
     config.model.masked_teacher = False  # PCB_T sees F_ID instead of F_id2, row 9

@@ -25,7 +25,7 @@ def lines(folder):
 
 def final_state(config, folder):
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        return checkpoints.restore(jax.eval_shape(Experiment(config).init_state))
+        return checkpoints.restore(Experiment(config).abstract_state())
 
 
 def assert_ends_alike(config, folder, results, again):

@@ -170,8 +170,7 @@ def to_flax(state: dict[str, np.ndarray], variables, layout: Layout):
       layout: of `state`.
 
     Returns:
-      The same tree; what `layout` does not cover is as before. Values keep the dtype they have
-      in `state`.
+      The same tree in the same dtypes; what `layout` does not cover is as before.
 
     Raises:
       UserError: lists the tensors that are missing, unexpected, or of another shape.
@@ -195,7 +194,9 @@ def to_flax(state: dict[str, np.ndarray], variables, layout: Layout):
             f"{name} {list(state[name].shape)} instead of {list(_torch_shape(_keys(path), wanted))}"
             for name in wrong
         )
-        return leaf if wrong else np.stack(values) if stacked else values[0]
+        if wrong:
+            return leaf
+        return np.asarray(np.stack(values) if stacked else values[0], leaf.dtype)
 
     result = jax.tree_util.tree_map_with_path(convert, variables)
     unexpected = [
@@ -325,10 +326,9 @@ def _read_pickle(file):
             "torch is installed (scripts/convert_weights.py)"
         ) from error
     # Published checkpoints keep mAP and CMC as NumPy values. Rebuilding one runs no code of the
-    # file; both module names of NumPy 1 and 2 occur.
-    core = np.core if np.__version__ < "2" else np._core
+    # file; the module names of both NumPy 1 and 2 occur.
     numpy_values = [
-        (getattr(core.multiarray, name), f"numpy.{module}.multiarray.{name}")
+        (getattr(np._core.multiarray, name), f"numpy.{module}.multiarray.{name}")
         for name in ("scalar", "_reconstruct")
         for module in ("core", "_core")
     ]

@@ -124,7 +124,7 @@ def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = No
     """The network of a config.
 
     Args:
-      model: the config's `model` section: fields of `Network` by name.
+      model: the config's `model` section: fields of `Network` by name, and `init_from`.
       ids: N.
       dtype: "float32", "bfloat16" or "float64".
       heatmaps: J.
@@ -137,7 +137,8 @@ def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = No
         raise UserError("config.model.teacher needs config.model.pose_branch: set it to True")
     backbone = registry.find(backbones.__name__, model.backbone, "backbone")
     registry.choose("config.model.initializers", model.initializers, INITIALIZERS)
-    options = {**model, "backbone": backbone, "blocks": tuple(model.blocks)}
+    options = {key: value for key, value in model.items() if key != "init_from"}
+    options |= {"backbone": backbone, "blocks": tuple(model.blocks)}
     return Network(
         ids=ids,
         dtype=jnp.dtype(dtype),

@@ -19,7 +19,12 @@ class Checkpoints:
         Args:
           folder: of the checkpoints.
           read_only: neither create it nor remove what an interrupted save left.
+
+        Raises:
+          UserError: `read_only`, and there is no such folder.
         """
+        if read_only and not folder.is_dir():
+            raise UserError(f"no checkpoint in {folder}: train first (--mode=train)")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, create=not read_only, cleanup_tmp_directories=not read_only
         )
@@ -45,6 +50,20 @@ class Checkpoints:
             host = jax.tree.map(np.asarray, state)
             self._manager.save(step, args=ocp.args.StandardSave(host))
 
+    def variables(self) -> dict:
+        """{"params": ..., "batch_stats": ...} of the newest checkpoint, whatever its network.
+
+        Raises:
+          UserError: there is none.
+        """
+        self._require_one()
+        state = self._manager.restore(self.latest, args=ocp.args.StandardRestore())
+        return {name: state[name] for name in ("params", "batch_stats")}
+
+    def _require_one(self):
+        if self.latest is None:
+            raise UserError(f"no checkpoint in {self._folder}: train first (--mode=train)")
+
     def restore(self, like: TrainState) -> TrainState:
         """The newest checkpoint, as arrays on the host.
 
@@ -54,8 +73,7 @@ class Checkpoints:
         Raises:
           UserError: there is none, or it holds another network's state.
         """
-        if self.latest is None:
-            raise UserError(f"no checkpoint in {self._folder}: train first (--mode=train)")
+        self._require_one()
         like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
         misfit = UserError(
             f"checkpoint {self._folder / str(self.latest)} does not fit the network of this config "

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from vireid_jax import losses, registry
 from vireid_jax.data import heatmaps, images, sampler
 from vireid_jax.evaluation import baselines, features, protocols
+from vireid_jax.interop import torch_weights
 from vireid_jax.models import network
 from vireid_jax.training import optimizer, step
 from vireid_jax.training.devices import AXIS, Devices
@@ -67,12 +68,34 @@ class Experiment:
         """The images that are evaluated."""
         return images.load_images(self.config.data, "test")
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of both sets, by split."""
+        return {"train": self.train_set.fingerprint, "test": self.test_set.fingerprint}
+
     def init_state(self) -> TrainState:
-        """The state at step 0, random by the config's seed."""
+        """The state at step 0: random by the config's seed, then what `init_from` holds.
+
+        Raises:
+          UserError: a file of weights that cannot be read or does not fit.
+        """
+        variables = self._random_variables()
+        file = self.config.model.init_from
+        if file:
+            weights = torch_weights.read(file)
+            variables = torch_weights.to_flax(weights, variables, torch_weights.detect(weights))
+        return self._at_step_0(variables)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes and dtypes of a state."""
+        return jax.eval_shape(lambda: self._at_step_0(self._random_variables()))
+
+    def _random_variables(self):
         data = self.config.data
-        variables = network.init(
-            self._network, jax.random.key(self.config.seed), data.height, data.width
-        )
+        key = jax.random.key(self.config.seed)
+        return network.init(self._network, key, data.height, data.width)
+
+    def _at_step_0(self, variables):
         params = variables["params"]
         return TrainState(
             jnp.int32(0), params, variables["batch_stats"], self._optimizer.init(params)
@@ -151,6 +174,8 @@ def _check(config):
     registry.choose("config.data.protocol", config.data.protocol, protocols.FAMILIES)
     if len(config.model.blocks) != 4:
         raise UserError(f"config.model.blocks={config.model.blocks} must name four stages")
+    if config.model.init_from and not Path(config.model.init_from).is_file():
+        raise UserError(f"config.model.init_from={config.model.init_from} does not exist")
     for term, module in _NEEDS.items():
         if term in config.loss and config.loss[term].weight and not config.model[module]:
             raise UserError(

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 from tqdm import tqdm
 
 from vireid_jax.data import loader
@@ -13,6 +12,11 @@ from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.state import TrainState
 from vireid_jax.training.workdir import Log, Workdir
 from vireid_jax.types import UserError
+
+_RANDOM = (
+    "all weights start at random: the backbone lacks ImageNet's (config.model.init_from), which "
+    "the paper's figures rest on, and needs many more images to learn as much"
+)
 
 
 def train(config, folder: str) -> dict:
@@ -31,13 +35,14 @@ def train(config, folder: str) -> dict:
     workdir = Workdir(folder, config)
     Devices().check_identities(config.batch.identities)
     experiment = Experiment(config)
-    sets = {"train": experiment.train_set, "test": experiment.test_set}
-    workdir.start(experiment.devices, {split: images.fingerprint for split, images in sets.items()})
+    workdir.start(experiment.devices, experiment.fingerprints)
     with Checkpoints(workdir.path / "checkpoints") as checkpoints:
         if checkpoints.latest is None:
             state = experiment.init_state()
+            if not config.model.init_from:
+                tqdm.write(_RANDOM)
         else:
-            state = checkpoints.restore(jax.eval_shape(experiment.init_state))
+            state = checkpoints.restore(experiment.abstract_state())
             tqdm.write(f"continuing {folder} after step {checkpoints.latest}")
         log = Log(workdir.path, int(state.step))
         state = _loop(experiment, state, workdir, checkpoints, log)
@@ -50,15 +55,25 @@ def train(config, folder: str) -> dict:
 def evaluate(config, folder: str) -> dict:
     """Evaluates the newest checkpoint of a run and writes its results.json; returns the content.
 
+    Where there is none yet, the weights of `config.model.init_from` are evaluated as they are.
+
     Raises:
-      UserError: as `train`; there is no checkpoint.
+      UserError: as `train`; there is neither a checkpoint nor `init_from`.
     """
     workdir = Workdir(folder, config)
-    if not (workdir.path / "checkpoints").is_dir():
-        raise UserError(f"no checkpoint in {workdir.path}: train first (--mode=train)")
+    trained = (workdir.path / "checkpoints").is_dir()
+    if not trained and not config.model.init_from:
+        raise UserError(
+            f"no checkpoint in {workdir.path}: train first (--mode=train), or give "
+            "--config.model.init_from=FILE"
+        )
     experiment = Experiment(config)
+    if not trained:
+        state = experiment.init_state()
+        workdir.start(experiment.devices, experiment.fingerprints)
+        return _evaluate(experiment, state, workdir)
     with Checkpoints(workdir.path / "checkpoints", read_only=True) as checkpoints:
-        state = checkpoints.restore(jax.eval_shape(experiment.init_state))
+        state = checkpoints.restore(experiment.abstract_state())
     return _evaluate(experiment, state, workdir)
 
 
