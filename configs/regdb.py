@@ -3,8 +3,8 @@
 $ python main.py --config=configs/regdb.py --workdir=runs/regdb_1 --config.data.source=DIR
 
 DIR holds Visible/, Thermal/ and idx/. Without heatmaps (config.data.heatmap_file) L_pose is off.
-The network starts from random weights, the paper's from ImageNet's: do not expect its figures,
-means of ten trials, which are printed beside the measured ones.
+Without weights (config.model.init_from) the network starts at random, the paper's from ImageNet's:
+do not expect its figures, means of ten trials, which are printed beside the measured ones.
 """
 
 from configs import default, variants

@@ -18,6 +18,7 @@ from vireid_jax.models.pose_teacher import PoseTeacher
 from vireid_jax.types import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 LEFTOVERS = ("vis_feature", "inf_feature", "visible_classifier", "infrared_classifier")
 TABLE = {  # trained parameters of the pose teacher by refinement stages
     1: 11_004_753,
@@ -63,6 +64,11 @@ def parameter_count(shapes):
 @pytest.mark.parametrize("stages", TABLE)
 def test_the_pose_teacher_has_the_published_size(stages):
     assert parameter_count(teacher_shapes(stages)) == TABLE[stages]
+
+
+def test_the_network_has_354_trained_tensors():
+    names = torch_weights.to_torch(zeros(reid_shapes()), torch_weights.PUBLISHED)
+    assert sum(not name.endswith(BUFFERS) for name in names) == 354
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the lists of published tensors are not here")

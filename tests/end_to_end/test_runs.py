@@ -156,6 +156,26 @@ def test_where_data_lie_and_how_often_it_writes_may_change(finished, tmp_path):
     assert train.evaluate(config, str(folder)) == results
 
 
+def test_a_run_exported_to_torch_names_evaluates_alike(finished, tmp_path):
+    config, folder, results = finished
+    file = tmp_path / "weights.safetensors"
+    command = [sys.executable, "scripts/convert_weights.py", str(folder), str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "a published VI-ReID checkpoint" in done.stdout
+    config.model.init_from = str(file)
+    again = train.evaluate(config, str(tmp_path / "from_weights"))
+    assert again == results | {"step": 0}
+
+
+def test_weights_of_another_network_are_refused(tiny, tmp_path):
+    config = tiny()
+    file = tmp_path / "weights.npz"
+    np.savez(file, **{"visible_net.b1.0.weight": np.zeros((4, 3, 7, 7), np.float32)})
+    config.model.init_from = str(file)
+    with pytest.raises(UserError, match=r"does not fit this network; missing: shared\.b1"):
+        train.train(config, str(tmp_path / "run"))
+
+
 def test_a_folder_without_checkpoint_cannot_be_evaluated(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint in .*--mode=train"):
         train.evaluate(tiny(), str(tmp_path / "none"))
@@ -203,6 +223,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path
         ("optimizer.schedule", "steps", "did you mean 'step'"),
         ("optimizer.rule", "sdg", "did you mean 'sgd'"),
         ("data.heatmap_file", "nowhere.npz", "nowhere.npz does not exist"),
+        ("model.init_from", "nowhere.pth", "nowhere.pth does not exist"),
     ],
 )
 def test_values_that_cannot_work_are_refused_before_the_folder_exists(
