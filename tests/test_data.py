@@ -254,6 +254,17 @@ def test_decoded_images_keep_pixels_index_and_exact_heatmaps(tiny):
     assert not set(images.load_images(data, "test").pid) & set(found.pid)
 
 
+def test_the_teachers_maps_have_a_background_behind_the_joints():
+    keypoints = np.zeros((1, 16, 3))
+    keypoints[0, 2] = 3.5, 11.5, 1  # at the centre of cell (1, 0)
+    maps = heatmaps.teacher_maps(keypoints, 32, 32)
+    assert maps.shape == (1, 4, 4, 17)
+    assert maps[0, 1, 0, 2] == 1
+    np.testing.assert_allclose(maps[0, 2, 1, 2], np.exp(-(8**2 + 8**2) / (2 * 7**2)), rtol=1e-6)
+    assert maps[0, :, :, [j for j in range(16) if j != 2]].max() == 0
+    np.testing.assert_allclose(maps[..., 16], 1 - maps[..., 2])
+
+
 def test_two_runs_may_decode_the_same_split_at_once(tiny, monkeypatch):
     data = tiny().data
     data.height, data.width = 48, 24

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
+from configs import default, regdb
 from vireid_jax.models import network, part_heads, refinement
 from vireid_jax.models.layers import BatchNorm, Layers
 from vireid_jax.types import UserError
@@ -182,6 +182,26 @@ def test_a_backbone_is_one_file_with_three_functions():
     )
     assert outputs.F_id2.shape == outputs.F_P.shape == (6, 6, 2, 16)
     assert variables["params"]["streams"].keys() == {"rgb", "ir", "conv"}
+
+
+def test_choices_compose_in_their_order():
+    config = regdb.get_config("peb,published_code,five_parts")
+    assert config.variant == "peb,published_code,five_parts"
+    assert set(config.loss) == {"identity", "hetero_center"}
+    assert config.loss.hetero_center.form == "contrastive6"
+    assert (config.batch.identities, config.augment.flip, config.model.parts) == (16, 0.0, 5)
+    assert regdb.get_config("full,published_code").loss.pose.weight == 7.0
+    assert default.get_config().loss.pose.weight == 5.0
+
+
+def test_the_mask_and_the_teacher_read_either_way(small, outputs):
+    net, variables, rgb, ir = small
+    other = net.clone(mask_relu=True).apply(variables, rgb, ir, train=False)
+    assert (other.M >= 0.5).all()
+    np.testing.assert_array_equal(other.F_P, jnp.maximum(outputs.F_P, 0))
+    other = net.clone(masked_teacher=True).apply(variables, rgb, ir, train=False)
+    np.testing.assert_allclose(other.F_ID, outputs.F_ID, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(other.teacher_logits, outputs.teacher_logits)
 
 
 def test_a_teacher_needs_the_pose_branch():

@@ -152,6 +152,17 @@ def test_the_papers_schedule_halves_every_twenty_epochs():
     )
 
 
+def test_milestones_are_factors_of_the_first_rate():
+    c = default.get_config("full,published_code").optimizer
+    rate = optimizer.schedule(c, 2_000, steps_per_epoch=10)
+    assert [float(rate(s)) for s in (0, 119, 120, 300, 1799, 1800)] == pytest.approx(
+        [0.01, 0.01, 0.0075, 0.005, 0.001, 0.0005]
+    )
+    c.milestones = (1, 2)
+    with pytest.raises(UserError, match=r"2 epochs, but \.factors has 6 values"):
+        optimizer.schedule(c, 2_000, steps_per_epoch=10)
+
+
 def test_cosine_with_warmup_rises_and_ends_near_zero():
     c = default.get_config().optimizer
     c.schedule, c.warmup_epochs = "cosine", 1.0
