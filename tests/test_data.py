@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -265,22 +268,24 @@ def test_the_teachers_maps_have_a_background_behind_the_joints():
     np.testing.assert_allclose(maps[..., 16], 1 - maps[..., 2])
 
 
-def test_two_runs_may_decode_the_same_split_at_once(tiny, monkeypatch):
+def test_runs_that_start_together_prepare_and_decode_once(tiny, tmp_path, monkeypatch):
     data = tiny().data
-    data.height, data.width = 48, 24
-    resized = images._resized
+    data.dir = str(tmp_path)
+    decoded, resized = [], images._resized
+    monkeypatch.setattr(images, "_resized", lambda *args: decoded.append(1) or resized(*args))
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: images.load_images(data, "train"), range(3)))
+    assert len(decoded) == 48
+    assert len({one.fingerprint for one in found}) == 1
 
-    def overtaken(*args):  # the other run begins after this one and ends before it
-        with monkeypatch.context() as other:
-            other.setattr(images, "_resized", resized)
-            other.setattr(images.os, "getpid", lambda: 1)
-            images.load_images(data, "train")
-        monkeypatch.setattr(images, "_resized", resized)
-        return resized(*args)
 
-    monkeypatch.setattr(images, "_resized", overtaken)
-    found = images.load_images(data, "train")
-    assert found.images.shape == (48, 48, 24, 3)
+def test_what_a_killed_run_left_is_removed(tiny):
+    data = tiny().data
+    data.height = 48
+    folder = Path(images.prepare(data).data_dir) / "decoded"
+    (folder / "train_0123.partialx").mkdir(parents=True)
+    images.load_images(data, "train")
+    assert not list(folder.glob("*.partial*"))
 
 
 def test_heatmaps_by_choice_and_from_a_file(tiny, tmp_path):

@@ -161,6 +161,8 @@ def test_unreadable_files_are_refused(tmp_path):
         torch_weights.detect(torch_weights.read(tmp_path / "other.npz"))
     with pytest.raises(UserError, match=r"as \.safetensors or \.npz"):
         torch_weights.write(tmp_path / "x.pth", {})
+    with pytest.raises(UserError, match="there is no folder"):
+        torch_weights.write(tmp_path / "none" / "x.npz", {})
 
 
 def test_without_torch_its_files_are_refused_with_the_way_out(tmp_path, monkeypatch):

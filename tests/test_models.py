@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default, regdb
+from configs import default, regdb, synthetic
 from vireid_jax.models import network, part_heads, refinement
 from vireid_jax.models.layers import BatchNorm, Layers
 from vireid_jax.types import UserError
@@ -191,6 +191,12 @@ def test_choices_compose_in_their_order():
     assert config.loss.hetero_center.form == "contrastive6"
     assert (config.batch.identities, config.augment.flip, config.model.parts) == (16, 0.0, 5)
     assert regdb.get_config("full,published_code").loss.pose.weight == 7.0
+    # The recipe is the same on top of any config.
+    ours, theirs = (m.get_config("full,published_code") for m in (default, synthetic))
+    for section in ("loss", "optimizer", "augment", "train"):
+        keep = {"checkpoint_every"}
+        a, b = ({k: v for k, v in c[section].items() if k not in keep} for c in (ours, theirs))
+        assert a == b
     assert default.get_config().loss.pose.weight == 5.0
 
 

@@ -172,8 +172,15 @@ def test_weights_of_another_network_are_refused(tiny, tmp_path):
     file = tmp_path / "weights.npz"
     np.savez(file, **{"visible_net.b1.0.weight": np.zeros((4, 3, 7, 7), np.float32)})
     config.model.init_from = str(file)
-    with pytest.raises(UserError, match=r"does not fit this network; missing: shared\.b1"):
+    with pytest.raises(UserError, match=r"does not fit this network; missing: .*shared\.b1"):
         train.train(config, str(tmp_path / "run"))
+    np.savez(file, **{"cpm.0.0.weight": np.zeros((256, 512, 3, 3), np.float32)})
+    with pytest.raises(UserError, match=r"is a GCCPM pose checkpoint, where a published"):
+        train.train(config, str(tmp_path / "run"))
+    np.savez(file, **{"layer1.0.conv1.weight": np.zeros((64, 64, 1, 1), np.float32)})
+    with pytest.raises(UserError, match=r"is a torchvision ResNet, where a published"):
+        train.evaluate(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_without_checkpoint_cannot_be_evaluated(tiny, tmp_path):
@@ -193,14 +200,17 @@ def test_a_run_on_other_data_is_refused(finished):
     environment = json.loads((folder / "environment.json").read_text())
     environment["data"]["train"] = "another"
     (folder / "environment.json").write_text(json.dumps(environment))
-    with pytest.raises(UserError, match="is of a run on other data"):
-        train.train(config, str(folder))
+    for mode in (train.train, train.evaluate):
+        with pytest.raises(UserError, match="is of a run on other data"):
+            mode(config, str(folder))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path):
+@pytest.mark.parametrize(("every", "what"), [(2, r"loss at step \d is"), (1, "parameters after")])
+def test_what_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path, every, what):
     config = tiny()
     config.optimizer.learning_rate = float("inf")
-    with pytest.raises(UserError, match=r"loss at step \d is not finite.*lower config\.optimizer"):
+    config.train.checkpoint_every = every
+    with pytest.raises(UserError, match=rf"{what}.* not finite.*lower config\.optimizer"):
         train.train(config, str(tmp_path))
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest is None
@@ -215,7 +225,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path
         ("train.log_every", 0, "config.train.log_every=0 must be 1 or more"),
         ("data.protocol", "sysuu", "did you mean 'sysu'"),
         ("data.protocol", "regdb", "tier tiny is evaluated with --config.data.protocol=sysu"),
-        ("model.blocks", (1, 1, 1), "must name four stages"),
+        ("model.blocks", (1, 1, 1), "must have 4 numbers"),
         ("model.teacher", False, "config.loss.distillation needs config.model.teacher=True"),
         ("loss.distillation.detach_teacher", True, "config.loss.teacher_identity.weight"),
         ("model.backbone", "resnett", "did you mean 'resnet'"),
@@ -249,6 +259,7 @@ def test_too_many_identities_leave_no_folder(tiny, tmp_path):
     ("arguments", "message"),
     [
         (["--config=configs/synthetic.py:fulll"], "'fulll'; did you mean 'full'"),
+        (["--config=configs/synthetic.py:peb,full"], "exclude each other"),
         (["--config=configs/synthetic.py", "--config.train.stepz=3"], "did you mean 'steps'"),
         (["--config=configs/synthetic.py", "--config.trian.steps=3"], "did you mean 'train'"),
         (["--config=configs/synthetic.py", "--config.data.height=100"], "use 96"),

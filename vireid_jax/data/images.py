@@ -1,9 +1,11 @@
 """From a prepared data set to decoded images, memory-mapped at the training resolution."""
 
+import contextlib
+import fcntl
 import hashlib
 import io
-import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,11 @@ def prepare(data) -> tfds.core.DatasetBuilder:
       UserError: unknown data set, or its source is missing or damaged.
     """
     builder = _module(data).builder(data)
-    if not builder.is_prepared():
-        manual = tfds.download.DownloadConfig(manual_dir=data.source or None)
-        builder.download_and_prepare(download_config=manual)
+    with _alone(data.dir):
+        builder = _module(data).builder(data)  # another run may have prepared it meanwhile
+        if not builder.is_prepared():
+            manual = tfds.download.DownloadConfig(manual_dir=data.source or None)
+            builder.download_and_prepare(download_config=manual)
     return builder
 
 
@@ -59,9 +63,10 @@ def load_images(data, split: str) -> ImageSet:
     made_of = f"{stored}|{pids}|{data.height}x{data.width}|{targets}"
     name = f"{split}_{hashlib.sha1(made_of.encode()).hexdigest()[:12]}"
     folder = Path(builder.data_dir) / "decoded" / name
-    if not folder.exists():
-        source = builder.as_data_source(stored, decoders=_ENCODED)
-        _decode(source, data, pids, folder, bool(targets))
+    with _alone(data.dir):
+        if not folder.exists():
+            source = builder.as_data_source(stored, decoders=_ENCODED)
+            _decode(source, data, pids, folder, bool(targets))
     index = np.load(folder / "index.npz")
     maps = folder / "heatmaps.npy"
     return ImageSet(
@@ -70,6 +75,15 @@ def load_images(data, split: str) -> ImageSet:
         fingerprint=str(index["fingerprint"]),
         **{key: index[key] for key in (*_INDEX, "path")},
     )
+
+
+@contextlib.contextmanager
+def _alone(folder):
+    """While other runs on the same data wait; an interrupted run's lock goes with its process."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(Path(folder) / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _identity_of(data):
@@ -100,8 +114,10 @@ def _decode(source, data, pids, folder, with_heatmaps):
     for part in (*index.values(), maps):
         digest.update(repr(None if part is None else (part.dtype, part.shape)).encode())
         digest.update(b"" if part is None else np.ascontiguousarray(part))
-    partial = folder.with_name(f"{folder.name}.partial{os.getpid()}")
-    partial.mkdir(parents=True)
+    folder.parent.mkdir(exist_ok=True)
+    for stale in folder.parent.glob("*.partial*"):  # of runs that were killed
+        shutil.rmtree(stale)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.partial"))
     shape = len(wanted), data.height, data.width, 3
     images = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, shape)
     for row, i in enumerate(tqdm(wanted, f"decoding {folder.name}", unit="img", leave=False)):
@@ -111,12 +127,7 @@ def _decode(source, data, pids, folder, with_heatmaps):
     if maps is not None:
         np.save(partial / "heatmaps.npy", maps)
     np.savez(partial / "index.npz", **index, fingerprint=digest.hexdigest())
-    try:
-        partial.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        shutil.rmtree(partial)  # another run on the same data was quicker
+    partial.rename(folder)
 
 
 def _resized(encoded, height, width):
@@ -127,16 +138,15 @@ def _resized(encoded, height, width):
         return np.asarray(image)
 
 
-def _opened(heatmap_file):
+def _read(heatmap_file):
     try:
-        file = np.load(heatmap_file)
-        if {"path", "heatmap"} <= set(file.files):
-            return file
-    except (ValueError, OSError, AttributeError):
-        pass
-    raise UserError(
-        f"config.data.heatmap_file={heatmap_file} is no npz file with the arrays path and heatmap"
-    )
+        with np.load(heatmap_file) as file:
+            return file["path"], file["heatmap"]
+    except Exception as error:  # whatever a damaged file makes NumPy raise
+        raise UserError(
+            f"config.data.heatmap_file={heatmap_file} is no npz file with the arrays path and "
+            "heatmap"
+        ) from error
 
 
 def _heatmaps(data, path, keypoints):
@@ -145,15 +155,15 @@ def _heatmaps(data, path, keypoints):
     if not wanted:
         return None
     if data.heatmap_file:
-        with _opened(data.heatmap_file) as file:
-            row = {p: i for i, p in enumerate(file["path"])}
-            lacking = [p for p in path if p not in row]
-            if lacking:
-                raise UserError(
-                    f"config.data.heatmap_file={data.heatmap_file} has no heatmap for "
-                    f"{len(lacking)} of {len(path)} images, the first is {lacking[0]}"
-                )
-            maps = file["heatmap"][[row[p] for p in path]]
+        paths, maps = _read(data.heatmap_file)
+        row = {p: i for i, p in enumerate(paths)}
+        lacking = [p for p in path if p not in row]
+        if lacking:
+            raise UserError(
+                f"config.data.heatmap_file={data.heatmap_file} has no heatmap for "
+                f"{len(lacking)} of {len(path)} images, the first is {lacking[0]}"
+            )
+        maps = maps[[row[p] for p in path]]
         if maps.shape[1:] != (*size, wanted) or maps.dtype != np.uint8:
             raise UserError(
                 f"config.data.heatmap_file={data.heatmap_file} holds {maps.dtype} maps of "

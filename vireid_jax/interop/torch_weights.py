@@ -205,7 +205,7 @@ def to_flax(state: dict[str, np.ndarray], variables, layout: Layout):
         if name not in used and not name.endswith(_TRACKED) and not re.match(layout.ignored, name)
     ]
     problems = [
-        f"{kind}: {', '.join(names)}"
+        f"{kind}: {', '.join(sorted(names))}"
         for kind, names in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -253,8 +253,10 @@ def read(file: str | Path) -> dict[str, np.ndarray]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{file} cannot be read as weights: {reason}") from error
     for key in _WRAPPERS:
-        if isinstance(state.get(key), dict):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise UserError(f"{file} holds no state dict, that is, no tensors by name")
     return {name.removeprefix("module."): _array(file, name, x) for name, x in state.items()}
 
 
@@ -262,9 +264,11 @@ def write(file: str | Path, state: dict[str, np.ndarray]) -> None:
     """Writes a state dict as .safetensors or .npz, whole or not at all.
 
     Raises:
-      UserError: another suffix.
+      UserError: another suffix, or no such folder.
     """
     file = Path(file)
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.parent}")
     partial = file.with_name(f"{file.stem}.partial{file.suffix}")
     if file.suffix == ".npz":
         np.savez(partial, **state)

@@ -19,11 +19,13 @@ class Initializers:
 
     Attributes:
       conv: of convolutions.
+      transposed: of transposed convolutions.
       fc: of the fully connected layers of the heads.
       classifier: of their classifiers.
     """
 
     conv: Callable
+    transposed: Callable
     fc: Callable
     classifier: Callable
 
@@ -31,10 +33,14 @@ class Initializers:
 # The paper says Xavier (Sec. IV-A); its code leaves convolutions at PyTorch's default, uniform in
 # 1 / sqrt(fan_in), and has normal distributions in the heads.
 INITIALIZERS = {
-    "paper": Initializers(_xavier, kaiming, _classifier),
-    "xavier": Initializers(_xavier, _xavier, _xavier),
+    "paper": Initializers(_xavier, _xavier, kaiming, _classifier),
+    "xavier": Initializers(_xavier, _xavier, _xavier, _xavier),
     "published_code": Initializers(
-        nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), kaiming, _classifier
+        nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        # PyTorch takes the outputs of a transposed convolution for its inputs.
+        nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2),
+        kaiming,
+        _classifier,
     ),
 }
 

@@ -131,12 +131,18 @@ def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = No
       axis_name: see `Network`.
 
     Raises:
-      UserError: an unknown backbone or initialisation, or a teacher without a pose branch.
+      UserError: an unknown backbone or initialisation, blocks of another number, or a teacher
+        without a pose branch.
     """
     if model.teacher and not model.pose_branch:
         raise UserError("config.model.teacher needs config.model.pose_branch: set it to True")
     backbone = registry.find(backbones.__name__, model.backbone, "backbone")
     registry.choose("config.model.initializers", model.initializers, INITIALIZERS)
+    if len(model.blocks) != backbone.STAGES:
+        raise UserError(
+            f"config.model.blocks={model.blocks} must have {backbone.STAGES} numbers, one for each "
+            f"stage of {model.backbone}"
+        )
     options = {key: value for key, value in model.items() if key != "init_from"}
     options |= {"backbone": backbone, "blocks": tuple(model.blocks)}
     return Network(

@@ -16,7 +16,7 @@ def transposed(layers, features, *, name):
         padding=((1, 2), (1, 2)),
         use_bias=False,
         dtype=layers.dtype,
-        kernel_init=layers.init.conv,
+        kernel_init=layers.init.transposed,
         name=name,
     )
 

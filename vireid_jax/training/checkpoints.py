@@ -44,10 +44,20 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Copies `state` and writes it in the background; nothing if its step is saved already."""
+        """Copies `state` and writes it in the background; nothing if its step is saved already.
+
+        Raises:
+          UserError: `state` holds a NaN or an infinity.
+        """
         step = int(state.step)
         if step != self.latest:
             host = jax.tree.map(np.asarray, state)
+            if not all(np.isfinite(x).all() for x in jax.tree.leaves(host)):
+                raise UserError(
+                    f"the parameters after step {step} are not finite and are not saved; the last "
+                    f"checkpoint is of step {self.latest}. Try a lower "
+                    "config.optimizer.learning_rate in another --workdir"
+                )
             self._manager.save(step, args=ocp.args.StandardSave(host))
 
     def variables(self) -> dict:

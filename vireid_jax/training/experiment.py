@@ -45,7 +45,8 @@ class Experiment:
         network.check_size(config.data.height, config.data.width, config.model.parts)
         joints = heatmaps.channels(config.data.heatmaps)
         terms = config.loss.to_dict()
-        losses.build(terms)  # before the data, which may take long
+        losses.build(terms)  # this and the next line for their errors, before data are prepared
+        network.build(config.model, 1, config.dtype, max(joints, 1))
         self.devices = Devices()
         self.train_set = images.load_images(config.data, "train")
         self.sampler = sampler.PKSampler.of(
@@ -73,8 +74,11 @@ class Experiment:
         """Of both sets, by split."""
         return {"train": self.train_set.fingerprint, "test": self.test_set.fingerprint}
 
-    def init_state(self) -> TrainState:
+    def init_state(self, whole: bool = False) -> TrainState:
         """The state at step 0: random by the config's seed, then what `init_from` holds.
+
+        Args:
+          whole: `init_from` has to hold the whole network, not only its backbone.
 
         Raises:
           UserError: a file of weights that cannot be read or does not fit.
@@ -83,7 +87,14 @@ class Experiment:
         file = self.config.model.init_from
         if file:
             weights = torch_weights.read(file)
-            variables = torch_weights.to_flax(weights, variables, torch_weights.detect(weights))
+            layout = torch_weights.detect(weights)
+            allowed = (torch_weights.PUBLISHED, torch_weights.TORCHVISION)[: 1 if whole else 2]
+            if layout not in allowed:
+                raise UserError(
+                    f"config.model.init_from={file} is {layout.title}, where "
+                    f"{' or '.join(x.title for x in allowed)} is needed"
+                )
+            variables = torch_weights.to_flax(weights, variables, layout)
         return self._at_step_0(variables)
 
     def abstract_state(self) -> TrainState:
@@ -156,6 +167,11 @@ _AT_LEAST = {
     "model.parts": 1,
     "model.width": 1,
     "model.pose_width": 1,
+    "model.features": 1,
+    "model.teacher_features": 1,
+    "augment.crop_pad": 0,
+    "optimizer.decay_epochs": 1,
+    "train.epochs": 1,
     "train.steps": 0,
     "train.log_every": 1,
     "train.checkpoint_every": 1,
@@ -172,10 +188,6 @@ def _check(config):
             raise UserError(f"config.{key}={value} must be {least} or more")
     registry.choose("config.dtype", config.dtype, {"float32": None, "bfloat16": None})
     registry.choose("config.data.protocol", config.data.protocol, protocols.FAMILIES)
-    if len(config.model.blocks) != 4:
-        raise UserError(f"config.model.blocks={config.model.blocks} must name four stages")
-    if config.model.init_from and not Path(config.model.init_from).is_file():
-        raise UserError(f"config.model.init_from={config.model.init_from} does not exist")
     for term, module in _NEEDS.items():
         if term in config.loss and config.loss[term].weight and not config.model[module]:
             raise UserError(

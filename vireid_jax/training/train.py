@@ -1,6 +1,7 @@
 """The two modes of main.py: train (then evaluate), and evaluate a trained run."""
 
 import math
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -33,17 +34,19 @@ def train(config, folder: str) -> dict:
       UserError: a mistake in the config, the data or the folder.
     """
     workdir = Workdir(folder, config)
+    _require_weights(config, workdir)
     Devices().check_identities(config.batch.identities)
     experiment = Experiment(config)
+    start = None if workdir.has_checkpoint else experiment.init_state()
     workdir.start(experiment.devices, experiment.fingerprints)
-    with Checkpoints(workdir.path / "checkpoints") as checkpoints:
-        if checkpoints.latest is None:
-            state = experiment.init_state()
-            if not config.model.init_from:
-                tqdm.write(_RANDOM)
-        else:
+    with Checkpoints(workdir.checkpoints) as checkpoints:
+        if start is None:
             state = checkpoints.restore(experiment.abstract_state())
             tqdm.write(f"continuing {folder} after step {checkpoints.latest}")
+        else:
+            state = start
+            if not config.model.init_from:
+                tqdm.write(_RANDOM)
         log = Log(workdir.path, int(state.step))
         state = _loop(experiment, state, workdir, checkpoints, log)
         results = _evaluate(experiment, state, workdir)
@@ -61,20 +64,29 @@ def evaluate(config, folder: str) -> dict:
       UserError: as `train`; there is neither a checkpoint nor `init_from`.
     """
     workdir = Workdir(folder, config)
-    trained = (workdir.path / "checkpoints").is_dir()
+    trained = workdir.has_checkpoint
     if not trained and not config.model.init_from:
         raise UserError(
             f"no checkpoint in {workdir.path}: train first (--mode=train), or give "
             "--config.model.init_from=FILE"
         )
+    _require_weights(config, workdir)
     experiment = Experiment(config)
-    if not trained:
-        state = experiment.init_state()
+    if trained:
+        workdir.check_data(experiment.fingerprints)
+        with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+            state = checkpoints.restore(experiment.abstract_state())
+    else:
+        state = experiment.init_state(whole=True)
         workdir.start(experiment.devices, experiment.fingerprints)
-        return _evaluate(experiment, state, workdir)
-    with Checkpoints(workdir.path / "checkpoints", read_only=True) as checkpoints:
-        state = checkpoints.restore(experiment.abstract_state())
     return _evaluate(experiment, state, workdir)
+
+
+def _require_weights(config, workdir):
+    """Before the data are prepared, which may take long."""
+    file = config.model.init_from
+    if file and not workdir.has_checkpoint and not Path(file).is_file():
+        raise UserError(f"config.model.init_from={file} does not exist")
 
 
 def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
@@ -105,7 +117,7 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
             if step % options.checkpoint_every == 0 or step == last:
                 flush()
                 pending = None
-                checkpoints.save(state)
+                checkpoints.save(state)  # which refuses a state that is not finite
             if options.eval_every and step % options.eval_every == 0 and step < last:
                 results = _evaluate(experiment, state, workdir)
                 log.write_results(step, results["protocols"])

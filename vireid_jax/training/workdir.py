@@ -11,10 +11,12 @@ from tensorboardX import SummaryWriter
 
 from vireid_jax.types import UserError
 
-# Where things lie and how often they are written: a run may change them as it continues.
+# Where things lie and how often they are written: a run may change them as it continues (what
+# data it had is compared by content; weights are read at its first step only).
 _BOOKKEEPING = {
     "config.data.dir",
     "config.data.source",
+    "config.model.init_from",
     "config.train.log_every",
     "config.train.checkpoint_every",
     "config.train.eval_every",
@@ -45,6 +47,28 @@ class Workdir:
                     f"{', '.join(different)}. Use another --workdir, or that config"
                 )
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to continue from."""
+        return any(entry.name.isdigit() for entry in self.checkpoints.glob("*"))
+
+    def check_data(self, data: dict[str, str]) -> None:
+        """Compares the fingerprints of a run's data with those it began with.
+
+        Raises:
+          UserError: they differ.
+        """
+        file = self.path / "environment.json"
+        if file.exists() and json.loads(file.read_text())["data"] != data:
+            raise UserError(
+                f"{self.path} is of a run on other data (see {file}): use another --workdir"
+            )
+
     def write(self, name: str, content) -> None:
         """Writes `content` as JSON."""
         partial = self.path / f"{name}.partial"
@@ -61,11 +85,7 @@ class Workdir:
         Raises:
           UserError: the folder's run was on other data.
         """
-        file = self.path / "environment.json"
-        if file.exists() and json.loads(file.read_text())["data"] != data:
-            raise UserError(
-                f"{self.path} is of a run on other data (see {file}): use another --workdir"
-            )
+        self.check_data(data)
         self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.json", self._config)
         self.write(

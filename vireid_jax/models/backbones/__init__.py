@@ -1,7 +1,7 @@
 """Backbones, one file each; `config.model.backbone` is its name.
 
-A file has three functions, called inside a Flax module that then holds what they make. `width` and
-`blocks` are those of the config; H and W are multiples of 8:
+A file has STAGES, the length of `blocks`, and three functions, called inside a Flax module that
+then holds what they make. `width` and `blocks` are those of the config; H and W are multiples of 8:
 
   specific(layers, width, blocks, x): images [B, H, W, 3] -> F_m [B, H/4, W/4, .], one copy for
     each modality

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from vireid_jax.models.layers import Layers, kaiming
 
 EXPANSION = 4
+STAGES = 4
 
 
 def specific(layers, width, blocks, x):
