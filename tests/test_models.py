@@ -66,6 +66,12 @@ def test_paper_size_shapes_by_symbol():
     assert shapes == SHAPES
 
 
+def test_five_parts_have_2560_dimensions():
+    net, variables, images = paper_network("full,five_parts")
+    run = jax.eval_shape(lambda v: net.apply(v, images, images, train=False).f_ID, variables)
+    assert run.shape == (2, 2560)
+
+
 @pytest.mark.parametrize("variant", PARAMETERS)
 def test_parameter_counts(variant):
     _, variables, _ = paper_network(variant)
