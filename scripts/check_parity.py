@@ -92,19 +92,24 @@ class Check:
           value: array of its shape.
           tolerance: of float32 computations, one or one for each element; infinity where float32
             says nothing. In float64 it is 1e-6.
-          scale: what errors are relative to, the larger of the element and the root mean square
-            of the reference unless given.
+          scale: what errors are relative to. Without one, float64 takes each element's error
+            relative to the larger of the element and the reference's root mean square, float32
+            the norm of all errors relative to that of the reference.
         """
         reference, value = (np.asarray(x, np.float64) for x in (self[key], value))
         if reference.shape != value.shape:
             raise UserError(f"{self.name}: {key} is {reference.shape}, computed {value.shape}")
+        same = (value == reference) | (np.isnan(value) & np.isnan(reference))
+        errors = np.where(same, 0.0, abs(value - reference))
         if FLOAT64.value:
             tolerance = 1e-6
-        if scale is None:
-            scale = np.maximum(abs(reference), math.sqrt(np.nanmean(np.square(reference))))
-        same = (value == reference) | (np.isnan(value) & np.isnan(reference))
+            if scale is None:
+                rms = math.sqrt(np.nanmean(np.square(reference)))
+                scale = np.maximum(abs(reference), rms)
+        elif scale is None:
+            errors, scale = _norm(errors), _norm(np.nan_to_num(reference))
         with np.errstate(divide="ignore", invalid="ignore"):
-            errors = np.where(same, 0.0, abs(value - reference) / scale)
+            errors = np.where(errors == 0, 0.0, errors / scale)
         errors = np.where(np.isnan(errors), np.inf, errors)
         tolerance = np.broadcast_to(tolerance, errors.shape)
         without = np.where(np.isfinite(errors), 0.0, np.inf)
