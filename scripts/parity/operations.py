@@ -98,7 +98,7 @@ def _part(check, prefix):
 
 def _deconv(check, prefix):
     kernel = check[f"{prefix}w_torch_IOHW"]
-    leaf = torch_weights.PUBLISHED.names(("params", "pose", "dconv2", "kernel"), 0)[0]
+    leaf = torch_weights.PUBLISHED.names(("params", "pose", "dconv2", "kernel"), ())[0]
     shape = jax.ShapeDtypeStruct((*kernel.shape[2:], *kernel.shape[:2]), np.float32)
     variables = {"params": {"pose": {"dconv2": {"kernel": shape}}}}
     variables = torch_weights.to_flax({leaf: kernel}, variables, torch_weights.PUBLISHED)

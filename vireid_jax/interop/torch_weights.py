@@ -54,8 +54,9 @@ class Layout:
       title: for messages.
       mark: a tensor that only this network has.
       rules: (pattern, replacement) in turn, from a Flax module path to a tensor's prefix; `{}`
-        stands for the number of a part head.
+        stands for the number of a tensor that is stacked.
       covers: pattern of the Flax paths that the layout has tensors for.
+      stacked: pattern of those whose leaves hold several tensors, along a leading axis.
       ignored: pattern of tensors that have no counterpart.
     """
 
@@ -63,10 +64,15 @@ class Layout:
     mark: str
     rules: tuple[tuple[str, str], ...]
     covers: str = ""
+    stacked: str = "$^"
     ignored: str = "$^"
 
-    def names(self, path: tuple[str, ...], count: int) -> list[str]:
-        """The tensors of the leaf at `path` (collection first), `count` of them for part heads."""
+    def stacks(self, path: tuple[str, ...]) -> bool:
+        """Whether the leaf at `path` (collection first) holds several tensors."""
+        return bool(re.match(self.stacked, "/".join(path[1:])))
+
+    def names(self, path: tuple[str, ...], shape: tuple[int, ...]) -> list[str]:
+        """The tensors that the leaf at `path`, of `shape`, holds."""
         collection, *modules, leaf = path
         module = "/".join(modules)
         if not re.match(self.covers, module):
@@ -74,7 +80,7 @@ class Layout:
         for pattern, replacement in self.rules:
             module = re.sub(pattern, replacement, module)
         name = f"{module}.{_LEAVES[collection, leaf]}"
-        return [name.format(i + 1) for i in range(count)] if "{}" in name else [name]
+        return [name.format(i + 1) for i in range(shape[0])] if self.stacks(path) else [name]
 
 
 TORCHVISION = Layout(
@@ -120,6 +126,7 @@ PUBLISHED = Layout(
         (r"teacher/head/classifier", "shared.t_cla.classifier.1"),
         *_CONV_BLOCK,
     ),
+    stacked="parts/",
     ignored=r"(vis|inf)_feature\.|(visible|infrared)_classifier_?\.",
 )
 GCCPM = Layout(
@@ -178,7 +185,8 @@ def to_flax(state: dict[str, np.ndarray], variables, layout: Layout):
     missing, shapes, used = [], [], set()
 
     def convert(path, leaf):
-        names = layout.names(_keys(path), leaf.shape[0] if leaf.ndim else 0)
+        keys = _keys(path)
+        names = layout.names(keys, leaf.shape)
         if not names:
             return leaf
         used.update(names)
@@ -186,12 +194,12 @@ def to_flax(state: dict[str, np.ndarray], variables, layout: Layout):
         missing.extend(absent)
         if absent:
             return leaf
-        values = [_torch_to_flax(_keys(path), state[name]) for name in names]
-        stacked = "parts" in _keys(path)
+        values = [_torch_to_flax(keys, state[name]) for name in names]
+        stacked = layout.stacks(keys)
         wanted = leaf.shape[1:] if stacked else leaf.shape
         wrong = [n for n, v in zip(names, values, strict=True) if v.shape != wanted]
         shapes.extend(
-            f"{name} {list(state[name].shape)} instead of {list(_torch_shape(_keys(path), wanted))}"
+            f"{name} {list(state[name].shape)} instead of {list(_torch_shape(keys, wanted))}"
             for name in wrong
         )
         if wrong:
@@ -223,8 +231,8 @@ def to_torch(variables, layout: Layout) -> dict[str, np.ndarray]:
     state = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         keys, leaf = _keys(path), np.asarray(leaf)
-        names = layout.names(keys, len(leaf) if leaf.ndim else 0)
-        values = leaf if "parts" in keys else leaf[None]
+        names = layout.names(keys, leaf.shape)
+        values = leaf if layout.stacks(keys) else leaf[None]
         for name, value in zip(names, values, strict=True):
             state[name] = _flax_to_torch(keys, value)
             if name.endswith("running_var"):
