@@ -26,7 +26,10 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.data.source = ""  # folder of a data set obtained by hand
     config.data.tier = ""  # of synthetic_vi: easy, sysu or regdb
     config.data.trial = 1  # of RegDB and the tier regdb: 1 to 10, each with its own split
-    config.data.protocol = ""  # of evaluation: sysu or regdb
+    config.data.train_split = "train"  # or train+val, for data with a split val
+    config.data.test_fraction = 0.5  # of the identities of `folder`, where it has no lists
+    config.data.split_seed = 0  # of their draw
+    config.data.protocol = ""  # of evaluation: sysu, regdb or llcm
     config.data.height = 288  # Sec. IV-A
     config.data.width = 144
     config.data.heatmaps = "merged"  # L_pose targets: merged (1 channel), joints (16), none; row 6
@@ -92,7 +95,12 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.train.log_every = 10  # steps
     config.train.checkpoint_every = 1000  # steps
     config.train.eval_every = 0  # steps; 0: at the end only
+    config.train.selection = "last"  # best-on-val; best-on-test, as in much published code
 
     config.evaluation = ConfigDict()
     config.evaluation.batch = 64  # images at a time and device
+    config.evaluation.shots = (1,)  # of sysu's galleries, images per identity and camera; (1, 10)
+    config.evaluation.galleries = ("seeded",)  # of sysu; official: by the set's own index file
+    config.evaluation.flip_averaging = False  # features averaged with the mirrored image's
+    config.evaluation.re_ranking = False  # by k-reciprocal neighbours
     return variants.apply(config, choice)

@@ -44,7 +44,7 @@ def _call(main, arguments):
 
 
 def _guarded(function, *args):
-    logging.set_verbosity(logging.WARNING)  # the libraries' own progress reports are for debugging
+    logging.set_verbosity(logging.ERROR)  # the libraries' own reports are for debugging
     try:
         return function(*args)
     except UserError as error:

@@ -1,5 +1,8 @@
 """Keypoints to heatmap targets. The joints are LIP's 16, in LIP's order."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 from vireid_jax.types import UserError
@@ -79,3 +82,91 @@ def targets(keypoints, height: int, width: int, kind: str) -> np.ndarray:
     if channels(kind) == 1:
         maps = maps.max(-1, keepdims=True)
     return np.round(255 * maps).astype(np.uint8)
+
+
+def save(file: str | Path, path, maps, made_by: dict) -> None:
+    """Writes heatmaps beside a data set, whole or not at all.
+
+    Args:
+      file: .npz.
+      path: str [n], of the images, as the data set has them.
+      maps: uint8 [n, h, w, J], 255 for 1.
+      made_by: what made them and how, kept as JSON.
+    """
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial.npz")
+    np.savez(partial, path=np.asarray(path), heatmap=maps, made_by=json.dumps(made_by))
+    partial.rename(file)
+
+
+def load(file: str | Path, path, shape: tuple[int, int, int]) -> np.ndarray:
+    """The heatmaps that `save` wrote, in the order of the images, uint8 [n, h, w, J].
+
+    Args:
+      file: .npz.
+      path: str [n], of the images.
+      shape: (h, w, J) of each.
+
+    Raises:
+      UserError: no such file or array; an image without a heatmap; another shape or dtype.
+    """
+    try:
+        with np.load(file) as archive:
+            paths, maps = archive["path"], archive["heatmap"]
+    except Exception as error:  # whatever a damaged file makes NumPy raise
+        raise UserError(
+            f"config.data.heatmap_file={file} is no npz file with the arrays path and heatmap"
+        ) from error
+    row = {p: i for i, p in enumerate(paths)}
+    lacking = [p for p in path if p not in row]
+    if lacking:
+        raise UserError(
+            f"config.data.heatmap_file={file} has no heatmap for {len(lacking)} of {len(path)} "
+            f"images, the first is {lacking[0]}"
+        )
+    if maps.shape != (len(paths), *shape) or maps.dtype != np.uint8:
+        raise UserError(
+            f"config.data.heatmap_file={file} holds {maps.dtype} maps of {maps.shape[1:]}; the "
+            f"config needs uint8 of {shape}"
+        )
+    return maps[[row[p] for p in path]]
+
+
+def from_cache(file: str | Path, count: int, size: tuple[int, int]) -> np.ndarray:
+    """One of the published code's files of merged heatmaps, as `save` takes them.
+
+    Args:
+      file: .npy, [n, H, W], [n, H, W, 1] or [n, 1, H, W], H x W the image size or a quarter of it,
+        of whole numbers up to 255 or of fractions up to 1.
+      count: of the images that it should be for.
+      size: (h, w), a quarter of the image size.
+
+    Returns:
+      uint8 [n, h, w, 1]; maps at image size are averaged over blocks of 4 x 4.
+
+    Raises:
+      UserError: no such array; another count or size; a value that is not in range.
+    """
+    try:
+        maps = np.load(file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is no NumPy array of heatmaps ({error})") from error
+    h, w = size
+    whole = STRIDE * h, STRIDE * w
+    block = {size: 1, whole: STRIDE}.get(tuple(side for side in maps.shape[1:] if side != 1))
+    if len(maps) != count or block is None:
+        raise UserError(
+            f"{file} holds {len(maps)} maps of {maps.shape[1:]}, but the data set has {count} "
+            f"images there and needs maps of {size} or {whole}: make it anew from these images"
+        )
+    unit = 1 if np.issubdtype(maps.dtype, np.floating) else 255
+    result = np.empty((count, h, w, 1), np.uint8)
+    for i, own in enumerate(maps):
+        own = np.asarray(own, np.float32).reshape(h, block, w, block).mean((1, 3)) / unit
+        if not (own >= 0).all() or not (own <= 1).all():
+            raise UserError(
+                f"{file}: map {i} has values that are not from 0 to {unit}: make it anew"
+            )
+        result[i, ..., 0] = np.round(255 * own)
+    return result

@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from vireid_jax import registry
 from vireid_jax.data import heatmaps
+from vireid_jax.data.builder import ManualBuilder
 from vireid_jax.types import ImageSet, UserError
 
 _INDEX = ("pid", "camid", "modality")
@@ -25,14 +28,21 @@ def prepare(data) -> tfds.core.DatasetBuilder:
     """The prepared builder of a config's `data` section; converts or renders on first use.
 
     Raises:
-      UserError: unknown data set, or its source is missing or damaged.
+      UserError: unknown data set; its source is missing or damaged; `dir` cannot be written.
     """
     builder = _module(data).builder(data)
+    if isinstance(builder, ManualBuilder):
+        builder.require(data)
     with _alone(data.dir):
         builder = _module(data).builder(data)  # another run may have prepared it meanwhile
         if not builder.is_prepared():
             manual = tfds.download.DownloadConfig(manual_dir=data.source or None)
-            builder.download_and_prepare(download_config=manual)
+            try:
+                builder.download_and_prepare(download_config=manual)
+            except RuntimeError as error:
+                if "write() failed" in str(error):  # ArrayRecord's words for a full disk
+                    raise OSError(error) from error
+                raise
     return builder
 
 
@@ -41,8 +51,8 @@ def load_images(data, split: str) -> ImageSet:
 
     Args:
       data: the config's `data` section: `dataset`, its options, `dir`, `height`, `width`,
-        `heatmaps` ("merged", "joints" or "none") and `heatmap_file`.
-      split: "train", "val" or "test".
+        `train_split`, `heatmaps` ("merged", "joints" or "none") and `heatmap_file`.
+      split: "train" (which is `train_split` of the stored ones), "val" or "test".
 
     Returns:
       The images. Those of "train" have heatmaps, from `heatmap_file` where one is given, else from
@@ -54,10 +64,12 @@ def load_images(data, split: str) -> ImageSet:
     """
     builder = prepare(data)
     module = _module(data)
-    stored, pids = module.subset(data, split) if hasattr(module, "subset") else (split, None)
-    if stored not in builder.info.splits:
+    stored, pids = data.train_split if split == "train" else split, None
+    if hasattr(module, "subset"):
+        stored, pids = module.subset(data, split)
+    if unknown := set(stored.split("+")) - set(builder.info.splits):
         known = ", ".join(builder.info.splits)
-        raise UserError(f"{data.dataset} has no split {split!r}; it has: {known}")
+        raise UserError(f"{data.dataset} has no split {min(unknown)!r}; it has: {known}")
     # The names of what it is made of, so that a change of one never meets a stale folder.
     targets = f"{data.heatmaps}|{_identity_of(data)}" if split == "train" else ""
     made_of = f"{stored}|{pids}|{data.height}x{data.width}|{targets}"
@@ -79,11 +91,21 @@ def load_images(data, split: str) -> ImageSet:
 
 @contextlib.contextmanager
 def _alone(folder):
-    """While other runs on the same data wait; an interrupted run's lock goes with its process."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder) / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    """While other runs on the same data wait; an interrupted run's lock goes with its process.
+
+    Raises:
+      UserError: the folder cannot be written, or its disk is full.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with open(Path(folder) / "lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise UserError(
+            f"config.data.dir={folder} cannot be written ({error}): free space there or choose "
+            "another; what was half-written is not taken for data"
+        ) from error
 
 
 def _identity_of(data):
@@ -120,9 +142,15 @@ def _decode(source, data, pids, folder, with_heatmaps):
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.partial"))
     shape = len(wanted), data.height, data.width, 3
     images = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, shape)
-    for row, i in enumerate(tqdm(wanted, f"decoding {folder.name}", unit="img", leave=False)):
-        images[row] = _resized(source[i]["image"], data.height, data.width)
-        digest.update(images[row])
+
+    def decode(row):
+        images[row] = _resized(source[wanted[row]]["image"], data.height, data.width)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        rows = threads.map(decode, range(len(wanted)))
+        list(tqdm(rows, f"decoding {folder.name}", len(wanted), unit="img", leave=False))
+    for image in images:
+        digest.update(image)
     images.flush()
     if maps is not None:
         np.save(partial / "heatmaps.npy", maps)
@@ -138,38 +166,13 @@ def _resized(encoded, height, width):
         return np.asarray(image)
 
 
-def _read(heatmap_file):
-    try:
-        with np.load(heatmap_file) as file:
-            return file["path"], file["heatmap"]
-    except Exception as error:  # whatever a damaged file makes NumPy raise
-        raise UserError(
-            f"config.data.heatmap_file={heatmap_file} is no npz file with the arrays path and "
-            "heatmap"
-        ) from error
-
-
 def _heatmaps(data, path, keypoints):
     size = data.height // heatmaps.STRIDE, data.width // heatmaps.STRIDE
     wanted = heatmaps.channels(data.heatmaps)
     if not wanted:
         return None
     if data.heatmap_file:
-        paths, maps = _read(data.heatmap_file)
-        row = {p: i for i, p in enumerate(paths)}
-        lacking = [p for p in path if p not in row]
-        if lacking:
-            raise UserError(
-                f"config.data.heatmap_file={data.heatmap_file} has no heatmap for "
-                f"{len(lacking)} of {len(path)} images, the first is {lacking[0]}"
-            )
-        maps = maps[[row[p] for p in path]]
-        if maps.shape[1:] != (*size, wanted) or maps.dtype != np.uint8:
-            raise UserError(
-                f"config.data.heatmap_file={data.heatmap_file} holds {maps.dtype} maps of "
-                f"{maps.shape[1:]}; the config needs uint8 of {(*size, wanted)}"
-            )
-        return maps
+        return heatmaps.load(data.heatmap_file, path, (*size, wanted))
     if not path.size or keypoints[0] is None:
         return None
     return heatmaps.targets(np.stack(keypoints), data.height, data.width, data.heatmaps)

@@ -29,24 +29,30 @@ class PKSampler:
 
     @classmethod
     def of(cls, image_set: ImageSet, identities: int, images: int, seed: int) -> "PKSampler":
-        """The sampler over those identities of `image_set` that both modalities show.
+        """The sampler over the identities of `image_set`.
 
         Labels are the positions of the pids in ascending order.
 
         Raises:
-          UserError: fewer such identities than D.
+          UserError: fewer identities than D; one that only one modality shows.
         """
         rows = []
         for label, pid in enumerate(np.unique(image_set.pid)):
-            own = image_set.pid == pid
-            visible = np.flatnonzero(own & (image_set.modality == Modality.VISIBLE))
-            infrared = np.flatnonzero(own & (image_set.modality == Modality.INFRARED))
-            if len(visible) and len(infrared):
-                rows.append((label, visible, infrared))
+            own = [
+                np.flatnonzero((image_set.pid == pid) & (image_set.modality == modality))
+                for modality in Modality
+            ]
+            for modality, found in zip(Modality, own, strict=True):
+                if not len(found):
+                    raise UserError(
+                        f"training identity {pid} has no {modality.name.lower()} image: add one, "
+                        "or take it out of the training split"
+                    )
+            rows.append((label, *own))
         if len(rows) < identities:
             raise UserError(
                 f"config.batch.identities={identities}, but the training split has only "
-                f"{len(rows)} identities with images in both modalities: use at most {len(rows)}"
+                f"{len(rows)} identities: use at most {len(rows)}"
             )
         return cls(rows, identities, images, seed)
 

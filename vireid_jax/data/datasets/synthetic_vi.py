@@ -74,7 +74,7 @@ class SyntheticVi(Builder):
     centres at integers, and visibility 0 outside, 1 hidden, 2 seen, in LIP order.
     """
 
-    VERSION = tfds.core.Version(f"{RENDERER_VERSION}.0.0")
+    VERSION = tfds.core.Version(f"{RENDERER_VERSION}.1.0")
     EXTRA_FEATURES: ClassVar = {
         "keypoints": tfds.features.Tensor(shape=(16, 3), dtype=np.float32, encoding="bytes")
     }
@@ -112,6 +112,7 @@ class SyntheticVi(Builder):
                     {
                         "image": io.BytesIO(picture.png),
                         "pid": example.pid,
+                        "label": -1 if example.split == "test" else example.pid - 1,
                         "camid": example.camid,
                         "modality": cameras[example.camid].modality,
                         "path": example.path,

@@ -1,0 +1,125 @@
+"""One's own images: visible/PID/* and infrared/PID/*."""
+
+import csv
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from vireid_jax.data import index
+from vireid_jax.data.builder import Entry, ManualBuilder
+from vireid_jax.types import Modality, UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+_CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d+)(?:_|$)", re.IGNORECASE)  # 12_c3_0001.jpg, cam3_7.png
+_LISTS = {"train": "train_id.txt", "test": "test_id.txt"}
+_CAMERA_TABLE = "camid.csv"
+
+
+@dataclasses.dataclass(eq=False)
+class FolderConfig(tfds.core.BuilderConfig):
+    """How a folder without lists is split.
+
+    Attributes:
+      test_fraction: of the identities, drawn with `split_seed`.
+    """
+
+    test_fraction: float = 0.5
+    split_seed: int = 0
+
+
+class Folder(ManualBuilder):
+    """Images of people that their user has, split into train and test by identity.
+
+    Source: `visible/PID/*` and `infrared/PID/*`, .jpg, .png, .bmp or .tif; PID is a number. The
+    camera is in the file's name (`_c3_`, `cam3_`), or in `camid.csv` with lines "PATH,CAMID", or
+    else 1 for visible and 2 for infrared. `train_id.txt` and `test_id.txt`, one line of identities
+    with commas each, split the identities; without them, a share is drawn at random.
+
+    Features: those of `Builder`; `path` is under the source.
+    """
+
+    LAYOUT = "visible/PID/* and infrared/PID/*"
+
+    def entries(self, root: Path) -> dict[str, list[Entry]]:
+        """See the class."""
+        table = _camera_table(root)
+        found = [
+            Entry(path, pid, _camid(path, table, modality), modality)
+            for modality in Modality
+            for pid, path in _images(root, modality.name.lower())
+        ]
+        pids = _split(root, {entry.pid for entry in found}, self.builder_config)
+        return {split: [e for e in found if e.pid in own] for split, own in pids.items()}
+
+
+def builder(data) -> Folder:
+    """The builder of a config's `data` section: `source`, `test_fraction`, `split_seed`, `dir`.
+
+    Prepared data belong to one state of one folder: a file more or less makes new ones.
+
+    Raises:
+      UserError: no such folder.
+    """
+    root = Path(data.source or "?")
+    if not root.is_dir():
+        raise UserError(f"config.data.source={data.source!r} is no folder: give one's images")
+    state = hashlib.sha1(f"{data.test_fraction}|{data.split_seed}|{root.resolve()}".encode())
+    for file in sorted(f for f in root.rglob("*") if f.is_file()):
+        status = file.stat()
+        state.update(f"{file.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}".encode())
+    config = FolderConfig(
+        name=state.hexdigest()[:12], test_fraction=data.test_fraction, split_seed=data.split_seed
+    )
+    return Folder(config=config, data_dir=data.dir)
+
+
+def _images(root, modality):
+    folder = root / modality
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing: it should hold a folder of images for each identity")
+    for own in sorted(folder.iterdir()):
+        if own.is_dir():
+            pid = index.number(own.name, f"{folder} holds")
+            for name in index.images(own):
+                if name.lower().endswith(SUFFIXES):
+                    yield pid, f"{modality}/{own.name}/{name}"
+
+
+def _camera_table(root):
+    file = root / _CAMERA_TABLE
+    if not file.is_file():
+        return {}
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.reader(lines) if row]
+    bad = [row for row in rows if len(row) != 2 or not row[1].strip().isdecimal()]
+    if bad:
+        raise UserError(f"{file}: {','.join(bad[0])!r} is not 'PATH,CAMID'")
+    return {path.strip(): int(camid) for path, camid in rows}
+
+
+def _camid(path, table, modality):
+    if path in table:
+        return table[path]
+    in_name = _CAMERA.search(Path(path).stem)
+    return int(in_name[1]) if in_name else modality + 1
+
+
+def _split(root, pids, config):
+    if all((root / name).is_file() for name in _LISTS.values()):
+        lists = {split: set(index.ids(root, name)) for split, name in _LISTS.items()}
+        both = lists["train"] & lists["test"]
+        unknown = (lists["train"] | lists["test"]) - pids
+        if both or unknown:
+            pid = min(both or unknown)
+            what = "are both for training and testing" if both else "have no image"
+            raise UserError(f"{root}: identities of the lists {what}, the first is {pid}")
+        return lists
+    if not 0 < config.test_fraction < 1:
+        raise UserError(f"config.data.test_fraction={config.test_fraction} is not between 0 and 1")
+    drawn = np.random.default_rng(config.split_seed).permutation(sorted(pids))
+    count = round(config.test_fraction * len(drawn))
+    return {"train": set(drawn[count:].tolist()), "test": set(drawn[:count].tolist())}

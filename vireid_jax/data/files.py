@@ -1,0 +1,63 @@
+"""Image files of any kind as RGB JPEG or PNG bytes, checked to be whole."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vireid_jax.types import UserError
+
+_STORED_AS_THEY_ARE = ("JPEG", "PNG")
+_DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # PIL's names for more than 8 bits
+_TAILS = (1, 99)  # percentiles of a deep image that become black and white
+_ROW = ".npy#"  # row N of an array of images is FILE.npy#N
+
+
+def encoded(root: Path, path: str) -> io.BytesIO:
+    """An image as an RGB JPEG or PNG.
+
+    RGB files in these formats keep their bytes. Of all others: grey values are repeated, palettes
+    applied, transparency is dropped; images of 16 bits or more (thermal sensors) are stretched from
+    their 1st to their 99th percentile, each by itself, to 0..255.
+
+    Args:
+      root: the data set's folder.
+      path: of the file below it; `FILE.npy#N` is row N of an array uint8 [n, H, W, 3].
+
+    Raises:
+      UserError: not an image, or not a whole one.
+    """
+    file = root / path
+    try:
+        if _ROW in path:
+            return _png(Image.fromarray(row(root, path)))
+        content = file.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()  # all of it: a truncated file raises
+            if image.mode == "RGB" and image.format in _STORED_AS_THEY_ARE:
+                return io.BytesIO(content)
+            return _png(_eight_bits(image) if image.mode in _DEEP else image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "it is empty" if file.is_file() and not file.stat().st_size else error
+        raise UserError(f"{file} is no readable image ({reason}): replace it") from error
+
+
+def row(root: Path, path: str) -> np.ndarray:
+    """The image that `FILE.npy#N` names, uint8 [H, W, 3]."""
+    name, number = path.rsplit("#", 1)
+    return np.load(root / name, mmap_mode="r")[int(number)]
+
+
+def _eight_bits(image):
+    values = np.asarray(image, np.float64)
+    low, high = np.percentile(values, _TAILS)
+    scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    return Image.fromarray(np.round(255 * scaled).astype(np.uint8)).convert("RGB")
+
+
+def _png(image):
+    content = io.BytesIO()
+    image.save(content, "png", compress_level=1)
+    content.seek(0)
+    return content
