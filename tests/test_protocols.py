@@ -1,11 +1,20 @@
 """Who is searched for among whom, and the table that comes of it."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
+import trees
 
-from vireid_jax.evaluation.protocols import evaluate, protocols_for, regdb_protocols, sysu_protocols
+from vireid_jax.evaluation.protocols import (
+    evaluate,
+    llcm_protocols,
+    official_galleries,
+    protocols_for,
+    regdb_protocols,
+    sysu_protocols,
+)
 from vireid_jax.types import ImageSet, Modality, UserError
 
 INFRARED_CAMERAS = (3, 6)
@@ -90,6 +99,99 @@ def test_indoor_search_only_where_it_differs(cameras):
     assert list(by_name(sysu_protocols(image_set(shots)))) == ["all-seeded"]
 
 
+def test_multi_shot_galleries_hold_ten_images_or_all(sysu):
+    single, multi = sysu_protocols(sysu, shots=(1, 10))[::2]
+    assert (single.name, multi.name) == ("all-seeded", "all-seeded-multi10")
+    available = Counter(zip(sysu.pid.tolist(), sysu.camid.tolist(), strict=True))
+    for trial in multi.trials:
+        own = zip(sysu.pid[trial.gallery].tolist(), sysu.camid[trial.gallery].tolist(), strict=True)
+        drawn = Counter(own)
+        assert len(set(trial.gallery)) == len(trial.gallery)
+        assert drawn == {k: min(10, n) for k, n in available.items() if k[1] in (1, 2, 4, 5)}
+
+
+@pytest.fixture
+def rand_perm_cam(tmp_path):
+    """A tree's images and its index file, with the permutations that are in it."""
+    trees.sysu(tmp_path)
+    shots = {(p, c): 3 for p in trees.SYSU_IDS["test"] for c in trees.SYSU_CAMERAS[p]}
+    return image_set(shots), tmp_path / "exp" / "rand_perm_cam.mat", trees.orders(3)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_official_galleries_are_the_first_of_each_trials_order(rand_perm_cam, count):
+    images, file, orders = rand_perm_cam
+    found = sysu_protocols(images, (count,), ("official",), official_galleries(file))
+    multi = f"-multi{count}" if count > 1 else ""
+    assert [p.name for p in found] == [f"all-official{multi}", f"indoor-official{multi}"]
+    for t, trial in enumerate(found[0].trials):
+        wanted = [
+            f"cam{camid}/{pid:04}/{number:04}.jpg"
+            for pid in trees.SYSU_IDS["test"]
+            for camid in (1, 2, 4, 5)
+            if camid in trees.SYSU_CAMERAS[pid]
+            for number in orders[camid - 1, 0][pid - 1, 0][t, :count]
+        ]
+        assert list(images.path[trial.gallery]) == wanted
+
+
+def test_an_index_file_that_is_absent_truncated_or_of_other_images(rand_perm_cam, tmp_path):
+    images, file, _ = rand_perm_cam
+    with pytest.raises(UserError, match=r"nowhere\.mat, which config\.evaluation\.galleries=offic"):
+        official_galleries(tmp_path / "nowhere.mat")
+    (tmp_path / "half.mat").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"half\.mat, .*missing or damaged"):
+        official_galleries(tmp_path / "half.mat")
+    good = official_galleries(file)
+    for change in (
+        {4: [x + 1 if x.size else x for x in good[4]]},  # numbers up to 4, of 3 images
+        {4: good[4][:5]},  # no entry for identity 6
+        {4: [x[:7] for x in good[4]]},  # seven trials
+        {5: good[5] * 0},  # none at all
+    ):
+        with pytest.raises(UserError, match=r"identity \d in camera [45].* use .*galleries=seeded"):
+            sysu_protocols(images, galleries=("official",), official=good | change)
+    with pytest.raises(UserError, match=r"config\.evaluation\.galleries='offical' is unknown"):
+        sysu_protocols(images, galleries=("offical",))
+
+
+def test_llcm_samples_one_side_and_never_compares_a_place_with_itself():
+    shots = {(pid, camid): 3 for pid in (1, 2, 5) for camid in (1, 2)}
+    visible, infrared = image_set(shots, shuffle=False), image_set(shots, shuffle=False)
+    images = type(visible)(
+        images=np.concatenate([visible.images, infrared.images]),
+        pid=np.concatenate([visible.pid] * 2),
+        camid=np.concatenate([visible.camid] * 2),
+        modality=np.repeat([0, 1], len(visible)).astype(np.int32),
+        path=np.concatenate([np.char.add("test_vis/", visible.path),
+                             np.char.add("test_nir/", visible.path)]),
+    )  # fmt: skip
+    protocols = by_name(llcm_protocols(images))
+    rows = {m: np.flatnonzero(images.modality == m) for m in Modality}
+    for name, whole, sampled in (
+        ("infrared-visible", "query", "gallery"),
+        ("visible-infrared-declared", "query", "gallery"),
+        ("visible-infrared-transposed", "gallery", "query"),
+    ):
+        assert protocols[name].cmc_on == "identities"
+        own = [name.startswith("infrared"), not name.startswith("infrared")]  # query, gallery
+        for trial in protocols[name].trials:
+            for side, modality in zip(("query", "gallery"), own, strict=True):
+                assert (images.modality[getattr(trial, side)] == modality).all()
+            np.testing.assert_array_equal(
+                getattr(trial, whole), rows[images.modality[getattr(trial, whole)[0]]]
+            )
+            side = getattr(trial, sampled)
+            keys = list(zip(images.pid[side].tolist(), images.camid[side].tolist(), strict=True))
+            assert keys == sorted(shots)
+            valid = protocols[name].valid(images, trial)
+            for q, g in np.ndindex(valid.shape):
+                a, b = trial.query[q], trial.gallery[g]
+                same = images.pid[a] == images.pid[b] and images.camid[a] == images.camid[b]
+                assert valid[q, g] == (not same)
+        assert len({getattr(t, sampled).tobytes() for t in protocols[name].trials}) > 1
+
+
 def test_regdb_both_directions_use_every_image():
     images = image_set({(pid, cam): 3 for pid in (1, 2) for cam in (1, 3)})
     visible = np.flatnonzero(images.modality == Modality.VISIBLE)
@@ -110,7 +212,7 @@ def test_regdb_both_directions_use_every_image():
 def test_family_by_name(sysu):
     assert set(by_name(protocols_for("sysu", sysu))) == {"all-seeded", "indoor-seeded"}
     assert set(by_name(protocols_for("regdb", sysu))) == {"visible-thermal", "thermal-visible"}
-    with pytest.raises(UserError, match=r"'sysuu'.*known: sysu, regdb"):
+    with pytest.raises(UserError, match=r"'sysuu'.*known: llcm, regdb, sysu"):
         protocols_for("sysuu", sysu)
 
 

@@ -1,5 +1,6 @@
 """Whole runs of the tiny experiment: what they write, repeated, interrupted, refused."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -9,11 +10,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import TINY
 
+from configs import regdb
 from vireid_jax.data import loader
+from vireid_jax.data.synthetic import tiers
 from vireid_jax.training import train
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.experiment import Experiment
+from vireid_jax.training.workdir import Workdir
 from vireid_jax.types import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +130,96 @@ def test_evaluations_during_a_run_do_not_change_it(finished, tmp_path, tiny):
     assert lines(tmp_path / "again") == lines(folder)
 
 
+def test_the_best_on_validation_identities_is_reported(tiny, tmp_path, monkeypatch, capsys):
+    three = dataclasses.replace(
+        TINY, name="three", splits=(("train", 6), ("val", 4), ("test", 4)), first_person=94_001
+    )
+    monkeypatch.setitem(tiers.TIERS, three.name, three)
+    config = tiny("baseline")
+    config.data.tier, config.data.train_split = three.name, "train+val"
+    config.train.selection, config.train.eval_every = "best-on-val", 1
+    with pytest.raises(UserError, match=r"give --config\.data\.train_split=train"):
+        train.train(config, str(tmp_path / "run"))
+    config.data.train_split = "train"
+    scores = {}
+
+    def scored(experiment, state, whole=Experiment.score):
+        split = set(experiment.selection_set.pid.tolist())
+        assert not split & set(experiment.train_set.pid.tolist() + experiment.test_set.pid.tolist())
+        scores[int(state.step)], results = whole(experiment, state)
+        return scores[int(state.step)], results
+
+    monkeypatch.setattr(Experiment, "score", scored)
+    results = train.train(config, str(tmp_path / "run"))
+    assert list(scores) == [1, 2, 3, 4]
+    assert results["selection"] == "best-on-val"
+    assert results["step"] == max(scores, key=scores.get)
+    assert "selected on the validation identities" in capsys.readouterr().out
+    assert train.evaluate(config, str(tmp_path / "run")) == results
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["data"].keys() == {"train", "test", "selection"}
+
+
+def test_the_best_on_test_identities_is_labelled_as_such(tiny, finished, tmp_path, capsys):
+    config, _, last = finished
+    config.train.selection, config.train.eval_every = "best-on-test", 2
+    results = train.train(config, str(tmp_path / "best"))
+    assert results["selection"] == "best-on-test"
+    assert "SELECTED ON THE TEST IDENTITIES" in capsys.readouterr().out
+    own, others = (r["protocols"]["all-seeded"]["f_ALL"]["mAP"]["mean"] for r in (results, last))
+    assert own >= others
+    assert (results["step"] == 4) == (own == others)
+    assert (tmp_path / "best" / "best" / str(results["step"])).is_dir()
+
+
+def test_flip_averaging_and_re_ranking_are_stamped(finished, capsys):
+    config, folder, results = finished
+    config.evaluation.flip_averaging, config.evaluation.re_ranking = True, True
+    config.evaluation.shots = (1, 10)
+    again = train.evaluate(config, str(folder))
+    assert (again["flip_averaging"], again["re_ranking"]) == (True, True)
+    assert again["protocols"].keys() == {"all-seeded", "all-seeded-multi10"}
+    assert again["protocols"]["all-seeded"] != results["protocols"]["all-seeded"]
+    assert again["baselines"]["HOG"]["all-seeded"] == results["baselines"]["HOG"]["all-seeded"]
+    shown = capsys.readouterr().out
+    assert "RE-RANKED" in shown
+    assert "averaged with those of the mirrored images" in shown
+
+
+def test_a_model_of_one_trial_is_not_tested_on_another(tmp_path):
+    of_three, of_four = (regdb.get_config() for _ in range(2))
+    of_three.data.trial, of_four.data.trial = 3, 4
+    Workdir(str(tmp_path), of_three).write("config.json", json.loads(of_three.to_json()))
+    with pytest.raises(UserError, match=r"another config; these keys differ: config\.data\.trial"):
+        train.evaluate(of_four, str(tmp_path))
+
+
+def test_runs_are_aggregated_once_each_and_only_with_their_like(finished, tmp_path):
+    config, folder, results = finished
+    others = [shutil.copytree(folder, tmp_path / name) for name in ("run_1", "run_2")]
+    better = json.loads((folder / "results.json").read_text())
+    better["protocols"]["all-seeded"]["f_ID"]["mAP"]["mean"] += 2
+    (others[1] / "results.json").write_text(json.dumps(better))
+
+    def aggregate(pattern):
+        command = [sys.executable, "scripts/aggregate.py", pattern, f"--output={tmp_path / 'out'}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert "have the same trial and seed: name each once" in aggregate(f"{tmp_path}/run_*").stderr
+    config.seed = 1
+    (others[1] / "config.json").write_text(config.to_json())
+    assert aggregate(f"{others[0]},{others[1]}").returncode == 0
+    found = json.loads((tmp_path / "out").read_text())["protocols"]["all-seeded"]
+    mean = results["protocols"]["all-seeded"]["f_ID"]["mAP"]["mean"]
+    assert found["f_ID"]["mAP"] == pytest.approx({"mean": mean + 1, "std": 1})
+    assert found["trials"] == 2
+    config.optimizer.learning_rate = 1.0
+    (others[1] / "config.json").write_text(config.to_json())
+    done = aggregate(f"{tmp_path}/run_*")
+    assert done.returncode == 2
+    assert "no common mean: config.optimizer.learning_rate" in done.stderr
+
+
 def test_a_variant_logs_its_own_terms_and_reports_its_own_features(tiny, tmp_path):
     results = train.train(tiny("baseline"), str(tmp_path))
     terms = {"identity", "hetero_center"}
@@ -230,6 +325,8 @@ def test_what_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path, every
         ("loss.distillation.detach_teacher", True, "config.loss.teacher_identity.weight"),
         ("model.backbone", "resnett", "did you mean 'resnet'"),
         ("loss.pose.form", "meen", "did you mean 'mean'"),
+        ("train.selection", "best-on-vla", "did you mean 'best-on-val'"),
+        ("train.selection", "best-on-val", "needs config.train.eval_every"),
         ("optimizer.schedule", "steps", "did you mean 'step'"),
         ("optimizer.rule", "sdg", "did you mean 'sgd'"),
         ("data.heatmap_file", "nowhere.npz", "nowhere.npz does not exist"),

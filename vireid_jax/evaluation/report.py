@@ -1,5 +1,14 @@
 """Results as a text table in the layout of the paper's Tables I and II."""
 
+import numpy as np
+
+SELECTIONS = {
+    "last": "",
+    "best-on-val": "selected on the validation identities",
+    "best-on-test": "SELECTED ON THE TEST IDENTITIES, as in much published code: not a fair figure",
+}
+"""`config.train.selection`, and what is said about it wherever results are printed."""
+
 _FIGURES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
 
 # Tables I and II, in percent; rank 5 and mINP are not in the paper.
@@ -34,7 +43,10 @@ def table(results: dict) -> str:
       results: the content of results.json.
     """
     losses = " + ".join(results["losses"])
-    lines = [f"{results['config']} ({losses}) on {results['dataset']}, step {results['step']}"]
+    lines = [
+        f"{results['config']} ({losses}) on {results['dataset']}, step {results['step']}",
+        *(f"  {remark}" for remark in _remarks(results)),
+    ]
     published = PUBLISHED.get(results["dataset"], {})
     for protocol, measured in results["protocols"].items():
         trials = measured["trials"]
@@ -48,6 +60,38 @@ def table(results: dict) -> str:
             cells = (_cell(figures.get(figure), trials) for figure in _FIGURES)
             lines.append(f"  {name:<24}" + "".join(f"{cell:>14}" for cell in cells))
     return "\n".join(lines)
+
+
+def aggregate(results: list[dict]) -> dict:
+    """The content of several results.json as one: mean and deviation of their means.
+
+    Args:
+      results: of runs that differ in their trial or seed alone.
+
+    Returns:
+      As results.json; `trials` counts the runs, `step` and the like are the first run's.
+    """
+
+    def over_runs(*values):
+        if isinstance(values[0], dict) and "mean" not in values[0]:
+            return {key: over_runs(*(v[key] for v in values)) for key in values[0]}
+        if not isinstance(values[0], dict):
+            return len(values)  # trials
+        means = [v["mean"] for v in values]
+        return {"mean": float(np.mean(means)), "std": float(np.std(means))}
+
+    merged = {key: over_runs(*(r[key] for r in results)) for key in ("protocols", "baselines")}
+    return results[0] | merged
+
+
+def _remarks(results):
+    """What a reader must know before comparing the figures with others."""
+    if SELECTIONS[results["selection"]]:
+        yield SELECTIONS[results["selection"]]
+    if results["flip_averaging"]:
+        yield "features averaged with those of the mirrored images; the baselines are not"
+    if results["re_ranking"]:
+        yield "RE-RANKED with k-reciprocal neighbours; the baselines are not"
 
 
 def _cell(value, trials):

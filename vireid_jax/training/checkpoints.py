@@ -1,4 +1,4 @@
-"""Checkpoints of a run: asynchronous and atomic, by Orbax; the newest two are kept."""
+"""Checkpoints of a run: asynchronous and atomic, by Orbax."""
 
 from pathlib import Path
 
@@ -11,14 +11,17 @@ from vireid_jax.types import UserError
 
 
 class Checkpoints:
-    """The checkpoints in `folder`; use as a context, which ends when all are written."""
+    """The newest two checkpoints, or the best, in `folder`; use as a context, which ends when all
+    are written.
+    """
 
-    def __init__(self, folder: Path, read_only: bool = False):
+    def __init__(self, folder: Path, read_only: bool = False, best: bool = False):
         """Opens `folder`, which need not exist.
 
         Args:
           folder: of the checkpoints.
           read_only: neither create it nor remove what an interrupted save left.
+          best: keep the one of the highest score.
 
         Raises:
           UserError: `read_only`, and there is no such folder.
@@ -26,9 +29,12 @@ class Checkpoints:
         if read_only and not folder.is_dir():
             raise UserError(f"no checkpoint in {folder}: train first (--mode=train)")
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, create=not read_only, cleanup_tmp_directories=not read_only
+            max_to_keep=1 if best else 2,
+            best_fn=(lambda metrics: metrics["score"]) if best else None,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
         )
-        self._folder = folder.absolute()
+        self._folder, self._best = folder.absolute(), best
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self):
@@ -40,17 +46,21 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The step of the newest checkpoint, or None."""
-        return self._manager.latest_step()
+        """The step of the newest (the best) checkpoint, or None."""
+        return self._manager.best_step() if self._best else self._manager.latest_step()
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, score: float | None = None) -> None:
         """Copies `state` and writes it in the background; nothing if its step is saved already.
+
+        Args:
+          state: on the devices or on the host.
+          score: of the state, where the best is kept.
 
         Raises:
           UserError: `state` holds a NaN or an infinity.
         """
         step = int(state.step)
-        if step != self.latest:
+        if step not in self._manager.all_steps():
             host = jax.tree.map(np.asarray, state)
             if not all(np.isfinite(x).all() for x in jax.tree.leaves(host)):
                 raise UserError(
@@ -58,7 +68,8 @@ class Checkpoints:
                     f"checkpoint is of step {self.latest}. Try a lower "
                     "config.optimizer.learning_rate in another --workdir"
                 )
-            self._manager.save(step, args=ocp.args.StandardSave(host))
+            metrics = {"score": score} if self._best else None
+            self._manager.save(step, args=ocp.args.StandardSave(host), metrics=metrics)
 
     def variables(self) -> dict:
         """{"params": ..., "batch_stats": ...} of the newest checkpoint, whatever its network.

@@ -1,6 +1,7 @@
 """What training and evaluation share: the data, the network and the devices of one config."""
 
 import functools
+import hashlib
 import json
 import operator
 import os
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from vireid_jax import losses, registry
 from vireid_jax.data import heatmaps, images, sampler
-from vireid_jax.evaluation import baselines, features, protocols
+from vireid_jax.evaluation import baselines, features, protocols, report
 from vireid_jax.interop import torch_weights
 from vireid_jax.models import network
 from vireid_jax.training import optimizer, step
@@ -42,11 +43,8 @@ class Experiment:
         """
         self.config = config
         _check(config)
-        network.check_size(config.data.height, config.data.width, config.model.parts)
-        joints = heatmaps.channels(config.data.heatmaps)
+        joints = max(heatmaps.channels(config.data.heatmaps), 1)
         terms = config.loss.to_dict()
-        losses.build(terms)  # this and the next line for their errors, before data are prepared
-        network.build(config.model, 1, config.dtype, max(joints, 1))
         self.devices = Devices()
         self.train_set = images.load_images(config.data, "train")
         self.sampler = sampler.PKSampler.of(
@@ -62,17 +60,26 @@ class Experiment:
         self.terms = sorted(name for name, options in terms.items() if options["weight"])
         self._objective = losses.build(terms)
         ids = len(set(self.train_set.pid.tolist()))
-        self._network = network.build(config.model, ids, config.dtype, max(joints, 1), AXIS)
+        self._network = network.build(config.model, ids, config.dtype, joints, AXIS)
 
     @functools.cached_property
     def test_set(self) -> ImageSet:
-        """The images that are evaluated."""
+        """The images that results are measured on."""
         return images.load_images(self.config.data, "test")
+
+    @functools.cached_property
+    def selection_set(self) -> ImageSet | None:
+        """The images that the best checkpoint is selected on, None where it is the last."""
+        split = self.config.train.selection.removeprefix("best-on-")
+        if split == "test":
+            return self.test_set
+        return images.load_images(self.config.data, split) if split == "val" else None
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of both sets, by split."""
-        return {"train": self.train_set.fingerprint, "test": self.test_set.fingerprint}
+        """Of the sets, by their use."""
+        sets = {"train": self.train_set, "test": self.test_set, "selection": self.selection_set}
+        return {use: own.fingerprint for use, own in sets.items() if own is not None}
 
     def init_state(self, whole: bool = False) -> TrainState:
         """The state at step 0: random by the config's seed, then what `init_from` holds.
@@ -126,9 +133,8 @@ class Experiment:
             )
         )
 
-    def evaluate(self, state: TrainState) -> dict:
+    def evaluate(self, state: TrainState, image_set: ImageSet) -> dict:
         """The `protocols` part of results.json, for the network in `state`."""
-        family = protocols.protocols_for(self.config.data.protocol, self.test_set)
         variables = self.devices.replicate(
             {"params": state.params, "batch_stats": state.batch_stats}
         )
@@ -136,21 +142,47 @@ class Experiment:
             modality: functools.partial(mapped, variables)
             for modality, mapped in self._embed.items()
         }
-        batch = self.config.evaluation.batch * len(self.devices)
-        found = features.extract(embed, self.test_set, batch)
-        return protocols.evaluate(found, self.test_set, family)
+        options = self.config.evaluation
+        family = self._protocols(image_set)
+        found = features.extract(embed, image_set, options.batch * len(self.devices))
+        return protocols.evaluate(found, image_set, family, options.re_ranking)
+
+    def score(self, state: TrainState) -> tuple[float, dict]:
+        """What the best checkpoint is selected by, and the results that it is from.
+
+        It is the mAP of the widest feature under the first protocol, in percent.
+        """
+        results = self.evaluate(state, self.selection_set)
+        first = next(iter(results.values()))
+        widest = "f_ALL" if "f_ALL" in first else "f_ID"
+        return first[widest]["mAP"]["mean"], results
 
     @functools.cached_property
     def _embed(self):
-        return {m: self.devices.embed(step.make_embed(self._network, m)) for m in Modality}
+        flip = self.config.evaluation.flip_averaging
+        return {m: self.devices.embed(step.make_embed(self._network, m, flip)) for m in Modality}
+
+    def _protocols(self, image_set):
+        options, official = self.config.evaluation, None
+        if "official" in options.galleries and image_set is self.test_set:
+            source = Path(self.config.data.source)
+            official = protocols.official_galleries(source / "exp" / "rand_perm_cam.mat")
+        return protocols.protocols_for(
+            self.config.data.protocol,
+            image_set,
+            shots=options.shots,
+            galleries=options.galleries if official else ("seeded",),
+            official=official,
+        )
 
     def baselines(self) -> dict:
         """Figures of hand-made features, see `baselines.baseline_results`; computed once."""
-        config, sets = self.config.data, (self.train_set, self.test_set)
-        name = "-".join([config.protocol, *(s.fingerprint[:12] for s in sets)])
-        file = Path(config.dir) / "baselines" / f"{name}.json"
+        sets = self.train_set, self.test_set
+        family = self._protocols(self.test_set)
+        made_of = [*(own.fingerprint for own in sets), *(protocol.name for protocol in family)]
+        name = hashlib.sha1("|".join(made_of).encode()).hexdigest()[:20]
+        file = Path(self.config.data.dir) / "baselines" / f"{name}.json"
         if not file.exists():
-            family = protocols.protocols_for(config.protocol, self.test_set)
             results = baselines.baseline_results(*sets, family)
             file.parent.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(f".partial{os.getpid()}")
@@ -194,3 +226,23 @@ def _check(config):
                 f"config.loss.{term} needs config.model.{module}=True; the variants of "
                 "configs/variants.py leave both out together"
             )
+    losses.build(config.loss.to_dict())
+    network.check_size(config.data.height, config.data.width, config.model.parts)
+    network.build(config.model, 1, config.dtype, 1)
+    heatmaps.channels(config.data.heatmaps)
+    _check_selection(config)
+
+
+def _check_selection(config):
+    selection = config.train.selection
+    registry.choose("config.train.selection", selection, report.SELECTIONS)
+    if selection != "last" and not config.train.eval_every:
+        raise UserError(
+            f"config.train.selection={selection} needs config.train.eval_every, the steps between "
+            "the checkpoints to select from"
+        )
+    if selection == "best-on-val" and "val" in config.data.train_split.split("+"):
+        raise UserError(
+            "config.train.selection=best-on-val needs identities that are not trained on: give "
+            "--config.data.train_split=train"
+        )

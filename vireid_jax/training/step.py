@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from vireid_jax.data import augment
+from vireid_jax.models import part_heads
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import Batch, Modality, Targets
 
@@ -63,18 +64,36 @@ def make_train_step(network, objective, optimizer, rate, augmentation, seed: int
     return train_step
 
 
-def make_embed(network, modality: Modality):
+def make_embed(network, modality: Modality, flip_averaging: bool = False):
     """Features of images of one modality.
+
+    Args:
+      network: a `Network`.
+      modality: of the images.
+      flip_averaging: each part's feature is the mean of the image's and its mirror image's, scaled
+        to the length of either.
 
     Returns:
       A function (variables, uint8 images [B, H, W, 3]) -> {"f_ID": [B, P F], "f_ALL": [B, 2 P F]},
       float32; the latter only with a pose branch (Eq. 12-13).
     """
 
+    def run(variables, images):
+        pair = (images, None) if modality == Modality.VISIBLE else (None, images)
+        return network.apply(variables, *pair, train=False)
+
     def embed(variables, images):
         images = augment.normalise(images)
-        pair = (images, None) if modality == Modality.VISIBLE else (None, images)
-        outputs = network.apply(variables, *pair, train=False)
+        outputs = run(variables, images)
+        if flip_averaging:
+            mirrored = run(variables, images[:, :, ::-1])
+            outputs = outputs.replace(
+                **{
+                    name: part_heads.normalised(getattr(outputs, name) + getattr(mirrored, name))
+                    for name in ("id_features", "pose_features")
+                    if getattr(outputs, name) is not None
+                }
+            )
         features = {"f_ID": outputs.f_ID, "f_ALL": outputs.f_ALL}
         return {name: f for name, f in features.items() if f is not None}
 

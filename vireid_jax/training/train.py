@@ -49,14 +49,14 @@ def train(config, folder: str) -> dict:
                 tqdm.write(_RANDOM)
         log = Log(workdir.path, int(state.step))
         state = _loop(experiment, state, workdir, checkpoints, log)
-        results = _evaluate(experiment, state, workdir)
-        log.write_results(int(state.step), results["protocols"])
-        log.close()
+    results = _evaluate(experiment, _selected(experiment, state, workdir), workdir)
+    log.write_results(results["step"], results["protocols"])
+    log.close()
     return results
 
 
 def evaluate(config, folder: str) -> dict:
-    """Evaluates the newest checkpoint of a run and writes its results.json; returns the content.
+    """Evaluates the last (or best, by `selection`) checkpoint of a run; returns results.json.
 
     Where there is none yet, the weights of `config.model.init_from` are evaluated as they are.
 
@@ -76,6 +76,7 @@ def evaluate(config, folder: str) -> dict:
         workdir.check_data(experiment.fingerprints)
         with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
             state = checkpoints.restore(experiment.abstract_state())
+        state = _selected(experiment, state, workdir)
     else:
         state = experiment.init_state(whole=True)
         workdir.start(experiment.devices, experiment.fingerprints)
@@ -118,10 +119,31 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
                 flush()
                 pending = None
                 checkpoints.save(state)  # which refuses a state that is not finite
-            if options.eval_every and step % options.eval_every == 0 and step < last:
-                results = _evaluate(experiment, state, workdir)
-                log.write_results(step, results["protocols"])
+            if options.eval_every and (step % options.eval_every == 0 or step == last):
+                if experiment.selection_set is not None:
+                    _compete(experiment, state, workdir, log)
+                elif step < last:
+                    results = _evaluate(experiment, state, workdir)
+                    log.write_results(step, results["protocols"])
     return state
+
+
+def _compete(experiment, state, workdir, log):
+    """Keeps `state` if it is the best so far."""
+    score, results = experiment.score(state)
+    step, selection = int(state.step), experiment.config.train.selection
+    log.write_results(step, results, selection.removeprefix("best-on-"))
+    with Checkpoints(workdir.best, best=True) as best:
+        best.save(state, score)
+        tqdm.write(f"step {step}, {selection}: mAP {score:.2f}, the best is of step {best.latest}")
+
+
+def _selected(experiment, state, workdir):
+    """The state that the results are of."""
+    if experiment.selection_set is None:
+        return state
+    with Checkpoints(workdir.best, read_only=True, best=True) as best:
+        return best.restore(experiment.abstract_state())
 
 
 def _evaluate(experiment, state, workdir):
@@ -130,11 +152,11 @@ def _evaluate(experiment, state, workdir):
         "dataset": config.data.dataset,
         "config": f"{config.name}:{config.variant}",
         "step": int(state.step),
-        "selection": "last",
-        "flip_averaging": False,
-        "re_ranking": False,
+        "selection": config.train.selection,
+        "flip_averaging": config.evaluation.flip_averaging,
+        "re_ranking": config.evaluation.re_ranking,
         "losses": experiment.terms,
-        "protocols": experiment.evaluate(state),
+        "protocols": experiment.evaluate(state, experiment.test_set),
         "baselines": experiment.baselines(),
     }
     workdir.write("results.json", results)

@@ -11,16 +11,18 @@ from tensorboardX import SummaryWriter
 
 from vireid_jax.types import UserError
 
-# Where things lie and how often they are written: a run may change them as it continues (what
-# data it had is compared by content; weights are read at its first step only).
-_BOOKKEEPING = {
+# Where things lie, how often they are written and how they are evaluated: a run may change these
+# as it continues (what data it had is compared by content; weights are read at its first step only;
+# results.json says how it was evaluated).
+BOOKKEEPING = {
     "config.data.dir",
     "config.data.source",
     "config.model.init_from",
     "config.train.log_every",
     "config.train.checkpoint_every",
     "config.train.eval_every",
-    "config.evaluation.batch",
+    *(f"config.evaluation.{key}" for key in ("batch", "shots", "galleries")),
+    *(f"config.evaluation.{key}" for key in ("flip_averaging", "re_ranking")),
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 
@@ -40,7 +42,7 @@ class Workdir:
         file = self.path / "config.json"
         if file.exists():
             theirs = json.loads(file.read_text())
-            different = sorted(set(_differences(theirs, self._config)) - _BOOKKEEPING)
+            different = sorted(set(differences(theirs, self._config)) - BOOKKEEPING)
             if different:
                 raise UserError(
                     f"{file} is of a run with another config; these keys differ: "
@@ -51,6 +53,11 @@ class Workdir:
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The folder of the best checkpoint, where one is selected."""
+        return self.path / "best"
 
     @property
     def has_checkpoint(self) -> bool:
@@ -102,6 +109,16 @@ class Workdir:
         )
 
 
+def differences(a: dict, b: dict, prefix: str = "config"):
+    """Keys under which two nested dicts differ."""
+    for key in a.keys() | b.keys():
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, dict) and isinstance(y, dict):
+            yield from differences(x, y, f"{prefix}.{key}")
+        elif x != y:
+            yield f"{prefix}.{key}"
+
+
 class Log:
     """metrics.jsonl and TensorBoard events of a run, one entry a step, none twice."""
 
@@ -125,29 +142,19 @@ class Log:
         for name, value in values.items():
             self._events.add_scalar(f"train/{name}", value, step)
 
-    def write_results(self, step: int, protocols: dict) -> None:
-        """Adds the mean figures of an evaluation to the events."""
+    def write_results(self, step: int, protocols: dict, split: str = "test") -> None:
+        """Adds the mean figures of an evaluation on `split` to the events."""
         for protocol, features in protocols.items():
             for feature, figures in features.items():
                 if feature != "trials":
                     for figure, value in figures.items():
-                        tag = f"test/{protocol}/{feature}/{figure}"
+                        tag = f"{split}/{protocol}/{feature}/{figure}"
                         self._events.add_scalar(tag, value["mean"], step)
 
     def close(self) -> None:
         """Flushes and closes both."""
         self._lines.close()
         self._events.close()
-
-
-def _differences(a, b, prefix="config"):
-    """Keys under which two nested dicts differ."""
-    for key in a.keys() | b.keys():
-        x, y = a.get(key), b.get(key)
-        if isinstance(x, dict) and isinstance(y, dict):
-            yield from _differences(x, y, f"{prefix}.{key}")
-        elif x != y:
-            yield f"{prefix}.{key}"
 
 
 def _git_revision():
