@@ -30,7 +30,10 @@ def get_config(choice: str = "full"):
     config.optimizer.learning_rate = 0.003
     config.optimizer.weight_decay = 0.05
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_epochs = 1.0
+    # L_pose starts large. At full speed it would ruin the pose branch within 200 steps, and the
+    # memory of its first gradients would hold the branch back for a thousand.
+    config.optimizer.warmup_epochs = 3.0
+    config.optimizer.second_momentum = 0.99
     config.train.steps = 3000
     config.train.checkpoint_every = 250
     return variants.apply(config, choice)

@@ -16,6 +16,7 @@ from vireid_jax.training import workdir
 from vireid_jax.types import UserError
 
 OUTPUT = flags.DEFINE_string("output", None, "File for the figures, as in results.json.")
+ALIKE = ("dataset", "selection", "flip_averaging", "re_ranking", "losses")  # in results.json
 OF_EACH_RUN = {"config.data.trial", "config.seed"}  # one of these tells the runs apart
 
 
@@ -32,13 +33,24 @@ def main(runs: str) -> None:
                 f"{folders[0]} and {folder} are runs of different configs, which have no common "
                 f"mean: {', '.join(sorted(foreign))}"
             )
+    for folder, result in zip(folders[1:], results[1:], strict=True):
+        differ = [key for key in ALIKE if result[key] != results[0][key]]
+        differ += ["protocols"] * (result["protocols"].keys() != results[0]["protocols"].keys())
+        if differ:
+            raise UserError(
+                f"{folders[0]} and {folder} were evaluated differently ({', '.join(differ)}): "
+                "evaluate them alike with --mode=evaluate"
+            )
     told_apart = [(c["data"]["trial"], c["seed"]) for c in configs]
     if len(set(told_apart)) < len(folders):
         raise UserError(f"two of the runs {runs} have the same trial and seed: name each once")
     together = report.aggregate(results)
     print(report.table(together))
     if OUTPUT.value:
-        Path(OUTPUT.value).write_text(json.dumps(together, indent=2) + "\n")
+        try:
+            Path(OUTPUT.value).write_text(json.dumps(together, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"--output={OUTPUT.value} cannot be written: {error}") from error
 
 
 def _read(file):

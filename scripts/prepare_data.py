@@ -15,13 +15,14 @@ from ml_collections import ConfigDict
 
 from vireid_jax import command_line, registry
 from vireid_jax.data import checking, heatmaps, images
-from vireid_jax.data.builder import ManualBuilder
 from vireid_jax.types import Modality, UserError
 
 DATASET = flags.DEFINE_string("dataset", None, "A file in vireid_jax/data/datasets.")
 SOURCE = flags.DEFINE_string("source", None, "The folder of the data set.")
 DIR = flags.DEFINE_string("dir", "data", "Where prepared data lie: config.data.dir.")
 TRIAL = flags.DEFINE_integer("trial", 1, "Of RegDB.")
+TEST_FRACTION = flags.DEFINE_float("test_fraction", 0.5, "Of the identities of a folder.")
+SPLIT_SEED = flags.DEFINE_integer("split_seed", 0, "Of the draw of these.")
 HEATMAPS = flags.DEFINE_string(
     "heatmaps", None, "Folder of train_{rgb,ir}[_trialN]_merged_heatmap.npy, to convert as well."
 )
@@ -38,12 +39,13 @@ def main():
     data = default.get_config().data
     data.dataset, data.source, data.dir = DATASET.value, SOURCE.value, DIR.value
     data.trial, data.height, data.width = TRIAL.value, HEIGHT.value, WIDTH.value
+    data.test_fraction, data.split_seed = TEST_FRACTION.value, SPLIT_SEED.value
     root = Path(data.source)
     if not root.is_dir():
         raise UserError(f"--source={data.source} is no folder")
+    if data.dataset == "synthetic_vi":
+        raise UserError(f"{data.dataset} is not made from a folder: training renders it")
     builder = registry.find("vireid_jax.data.datasets", data.dataset, "data set").builder(data)
-    if not isinstance(builder, ManualBuilder):
-        raise UserError(f"{data.dataset} is not made from a folder: training prepares it")
     report = checking.inspect(builder, root, IMAGES.value)
     maps = None
     if HEATMAPS.value:

@@ -102,7 +102,7 @@ def test_sysu_mm01_from_the_fields_caches(make):
     for word, modality in (("rgb", 0), ("ir", 1)):
         pixels[modality] = np.random.default_rng(modality).integers(0, 256, (5, 16, 8, 3), np.uint8)
         np.save(root / f"train_{word}_resized_img.npy", pixels[modality])
-        np.save(root / f"train_{word}_resized_label.npy", np.array([0, 0, 1, 2, 2]))
+        np.save(root / f"train_{word}_resized_label.npy", np.array([2, 0, 1, 0, 2]))
     as_photographed = images.prepare(data).entries(root)
     assert not any("npy" in entry.path for entry in as_photographed["train"])
     for pid in trained_on:
@@ -114,6 +114,10 @@ def test_sysu_mm01_from_the_fields_caches(make):
     assert Counter(val.pid.tolist()) == {3: 2}
     for image, path, modality in zip(train.images, train.path, train.modality, strict=True):
         np.testing.assert_array_equal(image, pixels[modality][int(path.split("#")[1])])
+    builder = images.prepare(data)
+    order = builder.in_cache_order(builder.entries(root))  # that of the heatmaps beside the cache
+    infrared = [entry.path for entry in order if entry.modality == Modality.INFRARED]
+    assert infrared == [f"train_ir_resized_img.npy#{row}" for row in range(5)]
     np.save(root / "train_ir_resized_label.npy", np.array([0, 0, 1, 2, 3]))
     with pytest.raises(UserError, match=r"labels from 0 to 3, but exp/ names 3 identities"):
         images.prepare(data).entries(root)
@@ -149,10 +153,10 @@ def test_ones_own_folder_by_a_share_by_lists_and_with_a_table_of_cameras(make):
         (6, 3, 0): 1, (6, 4, 0): 1, (6, 9, 1): 1, (6, 2, 1): 1
     }  # fmt: skip
     (root / "test_id.txt").write_text("6, 3")
-    with pytest.raises(UserError, match="both for training and testing, the first is 3"):
+    with pytest.raises(UserError, match="to train on and to test on: 3; they must differ"):
         images.load_images(data, "test")
     (root / "test_id.txt").write_text("6, 17")
-    with pytest.raises(UserError, match="have no image, the first is 17"):
+    with pytest.raises(UserError, match="identities of the lists without an image: 17"):
         images.load_images(data, "test")
     (root / "visible" / "Ann").mkdir()
     with pytest.raises(UserError, match="visible holds 'Ann', where the number of an identity"):
@@ -261,7 +265,7 @@ def test_an_empty_split_is_named(make):
     data, root = make("sysu_mm01")
     (root / "exp" / "test_id.txt").write_text("332\n")
     with pytest.raises(
-        UserError, match=r"no image for the split 'test' of sysu_mm01.*cam1/ to cam6/"
+        UserError, match=r"no image for the split 'test' of sysu_mm01: it needs cam1/ to cam6/"
     ):
         images.load_images(data, "train")
 
@@ -284,8 +288,8 @@ def test_an_identity_with_one_image_shows_it_often_and_one_modality_is_refused(m
     _, rgb, _ = PKSampler.of(found, 5, 4, seed=0)[0]
     assert Counter(found.pid[rgb].tolist())[extra] == 4
     shutil.rmtree(root / "infrared" / str(extra))
-    with pytest.raises(UserError, match=rf"identity {extra} has no infrared image.*take it out"):
-        PKSampler.of(images.load_images(data, "train"), 2, 2, seed=0)
+    with pytest.raises(UserError, match=rf"train without an infrared image: {extra}; add one"):
+        images.load_images(data, "train")
 
 
 def test_a_folder_that_cannot_be_written_is_named(make, tmp_path):
@@ -329,6 +333,61 @@ def test_a_full_disk_leaves_nothing_that_is_taken_for_data(make):
     assert len(images.load_images(data, "train")) == 8
 
 
+LOAD = """
+from configs import default
+from vireid_jax import command_line
+from vireid_jax.data import images
+
+def main(source, folder):
+    data = default.get_config().data
+    data.dataset, data.source, data.dir = "regdb", source, folder
+    images.load_images(data, "train")
+command_line.run(main)
+"""
+
+
+def test_a_full_disk_while_decoding_leaves_nothing_either(make):
+    data, root = make("regdb")
+    script = FULL_DISK.split("import runpy")[0] + LOAD  # 8 images of 124 kB
+    command = [sys.executable, "-c", script, "500000", str(root), data.dir]
+    full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert full.returncode == 2, full.stderr
+    assert "cannot be written" in full.stderr
+    data.height, data.width = 288, 144
+    assert images.load_images(data, "train").images.any((1, 2, 3)).all()
+
+
+def test_data_prepared_from_other_images_are_not_taken_for_these(make, tmp_path):
+    data, root = make("regdb")
+    images.prepare(data)
+    shutil.copytree(root, tmp_path / "moved")
+    data.source = str(tmp_path / "moved")
+    images.prepare(data)
+    data.source = str(trees.regdb(tmp_path / "another", ids=6))
+    with pytest.raises(UserError, match=r"was prepared from other images .* remove that folder"):
+        images.prepare(data)
+    data.source = ""
+    images.prepare(data)
+
+
+@pytest.mark.parametrize("name", ["regdb", "llcm"])
+def test_images_listed_twice_are_named(make, name):
+    data, root = make(name)
+    index = next(root.glob("idx/train_[vi]*.txt"))
+    line = index.read_text().splitlines()[0]
+    index.write_text(index.read_text() + line + "\n")
+    with pytest.raises(UserError, match=rf"train lists {line.rpartition(' ')[0]} more than once"):
+        images.load_images(data, "train")
+
+
+def test_prepared_data_can_be_read_only(make):
+    data, _ = make("regdb")
+    found = images.load_images(data, "train")
+    (Path(data.dir) / "lock").unlink()
+    assert images.load_images(data, "train").fingerprint == found.fingerprint
+    assert not (Path(data.dir) / "lock").exists()  # nothing was written
+
+
 @pytest.mark.parametrize("name", TREES)
 def test_check_only_of_a_sound_folder(make, name):
     data, root = make(name)
@@ -356,7 +415,7 @@ def test_check_only_names_everything_that_is_wrong(make):
     assert done.returncode == 2
     for victim in victims:
         assert f"wrong: {victim} is no readable image" in done.stdout
-    assert "wrong: 1 identities of train have no infrared image" in done.stdout
+    assert "wrong: identities of train without an infrared image: 3; add one" in done.stdout
     assert "note: 3 identities of train have fewer than K = 4 images" in done.stdout
     assert done.stderr.splitlines()[-1] == f"3 things to put right in {root}"
     shutil.rmtree(root / "infrared")
@@ -369,7 +428,8 @@ def test_missing_cameras_and_other_counts_are_noted(make):
     data, root = make("sysu_mm01")
     shutil.rmtree(root / "cam6")
     done = prepare("--dataset=sysu_mm01", f"--source={root}", f"--dir={data.dir}", "--check_only")
-    assert "note: camera 6 has no infrared image" in done.stdout
+    assert "note: train has no infrared image of the cameras 6" in done.stdout
+    assert "note: test has 3 identities, the published set 96" in done.stdout
     assert "note: train has 18 visible images, the published set 20284" in done.stdout
 
 
@@ -420,7 +480,10 @@ def test_published_heatmaps_are_converted_and_stand_beside_their_images(make, na
             "map 0 has values that are not from 0 to 1",
         ),
         (lambda maps: 2 * maps, "has values that are not from 0 to 1"),
-        (None, "is no NumPy array"),
+        (lambda maps: maps > 0.5, "holds bool, where bytes or fractions should be"),
+        (lambda maps: np.float32(0), "holds no NumPy array"),
+        (b"text", "is no NumPy array"),
+        (b"", "is no NumPy array"),
     ],
 )
 def test_heatmaps_that_do_not_fit(make, change, message):
@@ -429,10 +492,10 @@ def test_heatmaps_that_do_not_fit(make, change, message):
     file = root / "train_ir_trial1_merged_heatmap.npy"
     maps = np.load(file)
     maps[0, 0, 0] = 1.0
-    if change:
+    if callable(change):
         np.save(file, change(maps))
     else:
-        file.write_bytes(b"text")
+        file.write_bytes(change)
     done = prepare("--dataset=regdb", f"--source={root}", f"--dir={data.dir}",
                    f"--heatmaps={root}", "--height=16", "--width=8", "--check_only")  # fmt: skip
     assert done.returncode == 2

@@ -64,7 +64,8 @@ def model_eval(check: Check) -> None:
 def model_train(check: Check) -> None:
     """One batch in training: outputs, losses, gradients, BatchNorm statistics, two SGD steps."""
     label, channels = check["labels"], int(check["meta_hm"])
-    h, w = check["f64/heatmap" if channels == 1 else "f64/heatmap_sample0"].shape[-2:]
+    stored = next(key for key in ("f64/heatmap", "f64/heatmap_sample0") if key in check)
+    h, w = check[stored].shape[-2:]
     case, rows = "a" if channels == 1 else "b", len(label)
     net, variables = _network(check)
     rgb, ir = (

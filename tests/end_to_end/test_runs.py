@@ -156,6 +156,17 @@ def test_the_best_on_validation_identities_is_reported(tiny, tmp_path, monkeypat
     assert results["step"] == max(scores, key=scores.get)
     assert "selected on the validation identities" in capsys.readouterr().out
     assert train.evaluate(config, str(tmp_path / "run")) == results
+
+    def killed(experiment, state):
+        if int(state.step) == 2:
+            raise KeyboardInterrupt
+        return scored(experiment, state)
+
+    monkeypatch.setattr(Experiment, "score", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(config, str(tmp_path / "again"))
+    monkeypatch.setattr(Experiment, "score", scored)
+    assert train.train(config, str(tmp_path / "again")) == results
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["data"].keys() == {"train", "test", "selection"}
 
@@ -213,6 +224,9 @@ def test_runs_are_aggregated_once_each_and_only_with_their_like(finished, tmp_pa
     mean = results["protocols"]["all-seeded"]["f_ID"]["mAP"]["mean"]
     assert found["f_ID"]["mAP"] == pytest.approx({"mean": mean + 1, "std": 1})
     assert found["trials"] == 2
+    better["re_ranking"] = True
+    (others[1] / "results.json").write_text(json.dumps(better))
+    assert "were evaluated differently (re_ranking)" in aggregate(f"{tmp_path}/run_*").stderr
     config.optimizer.learning_rate = 1.0
     (others[1] / "config.json").write_text(config.to_json())
     done = aggregate(f"{tmp_path}/run_*")
@@ -327,6 +341,10 @@ def test_what_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path, every
         ("loss.pose.form", "meen", "did you mean 'mean'"),
         ("train.selection", "best-on-vla", "did you mean 'best-on-val'"),
         ("train.selection", "best-on-val", "needs config.train.eval_every"),
+        ("evaluation.galleries", ("offical",), "did you mean 'official'"),
+        ("evaluation.galleries", (), "must name each choice once"),
+        ("evaluation.galleries", ("official",), "rand_perm_cam.mat, which"),
+        ("evaluation.shots", (1, 0), "must be 1 or more"),
         ("optimizer.schedule", "steps", "did you mean 'step'"),
         ("optimizer.rule", "sdg", "did you mean 'sgd'"),
         ("data.heatmap_file", "nowhere.npz", "nowhere.npz does not exist"),

@@ -1,6 +1,9 @@
 """What the TFDS builders of all data sets share; none of it needs TensorFlow."""
 
+import collections
 import dataclasses
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,14 +65,16 @@ class ManualBuilder(Builder, skip_registration=True):
 
     Attributes:
       LAYOUT: what the folder holds, for messages.
-      CAMERAS: camids by modality; empty where it depends.
-      EXPECTED: images that the published set has, by (split, modality), as far as known.
+      CAMERAS: camids by (split, modality), as far as known.
+      IDENTITIES, IMAGES: what the published set has, by split and by (split, modality), as far as
+        known.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Name the folder in config.data.source."
     LAYOUT: ClassVar[str]
-    CAMERAS: ClassVar[dict[Modality, tuple[int, ...]]] = {}
-    EXPECTED: ClassVar[dict[tuple[str, Modality], int]] = {}
+    CAMERAS: ClassVar[dict[tuple[str, Modality], tuple[int, ...]]] = {}
+    IDENTITIES: ClassVar[dict[str, int]] = {}
+    IMAGES: ClassVar[dict[tuple[str, Modality], int]] = {}
 
     def entries(self, root: Path) -> dict[str, list[Entry]]:
         """All images below `root` by split.
@@ -83,15 +88,37 @@ class ManualBuilder(Builder, skip_registration=True):
         """The images to train on in the order of the caches that published code makes of them."""
         return splits["train"]
 
+    def problems(self, splits: dict[str, list[Entry]]) -> Iterator[str]:
+        """What nobody can train or test with, and the fix, without reading an image."""
+        for split, entries in splits.items():
+            if not entries:
+                yield f"no image for the split {split!r} of {self.name}: it needs {self.LAYOUT}"
+            paths = collections.Counter(entry.path for entry in entries)
+            twice = [path for path, count in paths.items() if count > 1]
+            if twice:
+                yield f"{split} lists {named(twice)} more than once: list each image once"
+            for modality in Modality if split != "test" else ():
+                shown = {entry.pid for entry in entries if entry.modality == modality}
+                lacking = {entry.pid for entry in entries} - shown
+                if lacking:
+                    yield (
+                        f"identities of {split} without an {modality.name.lower()} image: "
+                        f"{named(lacking)}; add one or take them out of {split}"
+                    )
+        both = set(labels(splits, "train")) & {entry.pid for entry in splits["test"]}
+        if both:
+            yield f"identities to train on and to test on: {named(both)}; they must differ"
+
+    def digest(self, root: Path) -> str:
+        """A hash over the names of all images below `root`, by split."""
+        paths = sorted((s, e.path) for s, entries in self.entries(root).items() for e in entries)
+        return hashlib.sha1(repr(paths).encode()).hexdigest()
+
     def _split_generators(self, dl_manager):
         root = Path(dl_manager.manual_dir)
         splits = self.entries(root)
-        for split, entries in splits.items():
-            if not entries:
-                raise UserError(
-                    f"{root} has no image for the split {split!r} of {self.name}: it should hold "
-                    f"{self.LAYOUT}"
-                )
+        for problem in self.problems(splits):
+            raise UserError(f"{root}: {problem}")
         return {
             split: self._generate_examples(root, entries, labels(splits, split))
             for split, entries in splits.items()
@@ -106,18 +133,38 @@ class ManualBuilder(Builder, skip_registration=True):
             }
             yield entry.path, example
 
-    def require(self, data) -> "ManualBuilder":
-        """Itself, prepared or with a folder to prepare it from.
+    def require(self, data) -> None:
+        """Checks that it is prepared, from the folder of the config, or can be.
 
         Raises:
-          UserError: neither.
+          UserError: there is no folder to prepare it from; it was prepared from other images.
         """
-        if not self.is_prepared() and not Path(data.source or "?").is_dir():
+        there = Path(data.source or "?").is_dir()
+        if self.is_prepared():
+            if there and self._memory.read_text() != self.digest(Path(data.source)):
+                raise UserError(
+                    f"{self.data_dir} was prepared from other images than {data.source} holds: "
+                    "remove that folder to convert these, or leave config.data.source empty"
+                )
+        elif not there:
             raise UserError(
                 f"{self.name} is not in {data.dir} yet and config.data.source={data.source!r} is "
                 f"no folder: give --config.data.source=DIR, the folder that holds {self.LAYOUT}"
             )
-        return self
+
+    def remember(self, data) -> None:
+        """Notes which images it was prepared from, for `require`."""
+        self._memory.write_text(self.digest(Path(data.source)))
+
+    @property
+    def _memory(self):
+        return Path(self.data_dir) / "source.sha1"
+
+
+def named(things) -> str:
+    """The first few of `things`, in order, for a message."""
+    shown = ", ".join(map(str, sorted(things)[:5]))
+    return shown + (f" and {len(things) - 5} more" if len(things) > 5 else "")
 
 
 def labels(splits: dict[str, list], split: str) -> dict[int, int]:

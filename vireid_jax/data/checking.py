@@ -4,14 +4,11 @@ import collections
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from vireid_jax.data import files
-from vireid_jax.data.builder import Entry, ManualBuilder
+from vireid_jax.data.builder import ManualBuilder, named
 from vireid_jax.types import Modality, UserError
-
-_SHOWN = 5  # identities of a kind that a note names
 
 
 @dataclasses.dataclass
@@ -45,25 +42,23 @@ def inspect(builder: ManualBuilder, root: Path, images: int) -> Report:
       UserError: an index file, or an image that one names, is missing: there is nothing to count.
     """
     splits = builder.entries(root)
-    notes, problems = [], []
+    notes, problems = [], list(builder.problems(splits))
     for split, entries in splits.items():
-        if not entries:
-            problems.append(f"the split {split!r} has no image: the folder needs {builder.LAYOUT}")
-        for modality, found in _counts(entries).items():
-            expected = builder.EXPECTED.get((split, modality), found)
-            if found != expected:
-                name = modality.name.lower()
-                notes.append(f"{split} has {found} {name} images, the published set {expected}")
-        notes += _short_identities(split, entries, images)
-        if split != "test":
-            problems += _one_modality(split, entries)
-    every = [entry for entries in splits.values() for entry in entries]
-    seen = {(entry.modality, entry.camid) for entry in every}
-    for modality, camids in builder.CAMERAS.items():
-        for camid in camids:
-            if (modality, camid) not in seen:
-                notes.append(f"camera {camid} has no {modality.name.lower()} image")
-    for path in tqdm(dict.fromkeys(e.path for e in every), "reading", unit="img", leave=False):
+        people = _people(entries)
+        if people != builder.IDENTITIES.get(split, people):
+            published = builder.IDENTITIES[split]
+            notes.append(f"{split} has {people} identities, the published set {published}")
+        for modality in Modality:
+            own = [entry for entry in entries if entry.modality == modality]
+            name, published = modality.name.lower(), builder.IMAGES.get((split, modality))
+            if published not in (None, len(own)):
+                notes.append(f"{split} has {len(own)} {name} images, the published set {published}")
+            expected = set(builder.CAMERAS.get((split, modality), ()))
+            if absent := expected - {entry.camid for entry in own}:
+                notes.append(f"{split} has no {name} image of the cameras {named(absent)}")
+        notes += _unusual_identities(split, entries, images)
+    every = dict.fromkeys(entry.path for entries in splits.values() for entry in entries)
+    for path in tqdm(every, "reading", unit="img", leave=False):
         try:
             files.encoded(root, path)
         except UserError as error:
@@ -71,42 +66,19 @@ def inspect(builder: ManualBuilder, root: Path, images: int) -> Report:
     return Report(_table(builder, splits), notes, problems)
 
 
-def _counts(entries) -> dict[Modality, int]:
-    return {m: sum(entry.modality == m for entry in entries) for m in Modality}
-
-
-def _by_identity(entries: list[Entry]) -> dict[int, np.ndarray]:
-    """Images of both modalities by pid."""
-    counts = collections.defaultdict(lambda: np.zeros(len(Modality), int))
+def _unusual_identities(split, entries, images):
+    counts = collections.defaultdict(lambda: [0] * len(Modality))
     for entry in entries:
         counts[entry.pid][entry.modality] += 1
-    return counts
-
-
-def _short_identities(split, entries, images):
-    counts = _by_identity(entries)
-    short = [pid for pid, n in counts.items() if n[n > 0].min() < images]
-    if short and split != "test":
+    if split == "test":
+        for modality in Modality:
+            if lacking := [pid for pid, own in counts.items() if not own[modality]]:
+                yield f"identities of test without {modality.name.lower()} images: {named(lacking)}"
+    elif short := [pid for pid, own in counts.items() if min(own) < images]:
         yield (
             f"{len(short)} identities of {split} have fewer than K = {images} images of a modality "
-            f"and show them more than once in a batch: {_named(short)}"
+            f"and show them more than once in a batch: {named(short)}"
         )
-
-
-def _one_modality(split, entries):
-    counts = _by_identity(entries)
-    for modality in Modality:
-        lacking = [pid for pid, n in counts.items() if not n[modality]]
-        if lacking:
-            yield (
-                f"{len(lacking)} identities of {split} have no {modality.name.lower()} image: add "
-                f"one or take them out of {split}: {_named(lacking)}"
-            )
-
-
-def _named(pids):
-    shown = ", ".join(map(str, sorted(pids)[:_SHOWN]))
-    return shown + (", ..." if len(pids) > _SHOWN else "")
 
 
 def _table(builder, splits):
@@ -115,7 +87,7 @@ def _table(builder, splits):
     for split, entries in splits.items():
         for modality in Modality:
             own = [entry for entry in entries if entry.modality == modality]
-            whole = builder.EXPECTED.get((split, modality), "")
+            whole = builder.IMAGES.get((split, modality), "")
             lines.append(row(split, modality.name.lower(), "all", _people(own), len(own), whole))
             for camid in sorted({entry.camid for entry in own}):
                 group = [entry for entry in own if entry.camid == camid]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vireid_jax.data import files
 from vireid_jax.types import UserError
 
 JOINTS = (
@@ -148,10 +149,9 @@ def from_cache(file: str | Path, count: int, size: tuple[int, int]) -> np.ndarra
     Raises:
       UserError: no such array; another count or size; a value that is not in range.
     """
-    try:
-        maps = np.load(file, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is no NumPy array of heatmaps ({error})") from error
+    maps = files.array(file)
+    if maps.dtype != np.uint8 and not np.issubdtype(maps.dtype, np.floating):
+        raise UserError(f"{file} holds {maps.dtype}, where bytes or fractions should be")
     h, w = size
     whole = STRIDE * h, STRIDE * w
     block = {size: 1, whole: STRIDE}.get(tuple(side for side in maps.shape[1:] if side != 1))
@@ -160,7 +160,7 @@ def from_cache(file: str | Path, count: int, size: tuple[int, int]) -> np.ndarra
             f"{file} holds {len(maps)} maps of {maps.shape[1:]}, but the data set has {count} "
             f"images there and needs maps of {size} or {whole}: make it anew from these images"
         )
-    unit = 1 if np.issubdtype(maps.dtype, np.floating) else 255
+    unit = 255 if maps.dtype == np.uint8 else 1
     result = np.empty((count, h, w, 1), np.uint8)
     for i, own in enumerate(maps):
         own = np.asarray(own, np.float32).reshape(h, block, w, block).mean((1, 3)) / unit

@@ -31,18 +31,23 @@ def prepare(data) -> tfds.core.DatasetBuilder:
       UserError: unknown data set; its source is missing or damaged; `dir` cannot be written.
     """
     builder = _module(data).builder(data)
-    if isinstance(builder, ManualBuilder):
+    manual = isinstance(builder, ManualBuilder)
+    if manual:
         builder.require(data)
+    if builder.is_prepared():
+        return builder
     with _alone(data.dir):
         builder = _module(data).builder(data)  # another run may have prepared it meanwhile
         if not builder.is_prepared():
-            manual = tfds.download.DownloadConfig(manual_dir=data.source or None)
+            source = tfds.download.DownloadConfig(manual_dir=data.source or None)
             try:
-                builder.download_and_prepare(download_config=manual)
+                builder.download_and_prepare(download_config=source)
             except RuntimeError as error:
                 if "write() failed" in str(error):  # ArrayRecord's words for a full disk
                     raise OSError(error) from error
                 raise
+            if manual:
+                builder.remember(data)
     return builder
 
 
@@ -75,10 +80,11 @@ def load_images(data, split: str) -> ImageSet:
     made_of = f"{stored}|{pids}|{data.height}x{data.width}|{targets}"
     name = f"{split}_{hashlib.sha1(made_of.encode()).hexdigest()[:12]}"
     folder = Path(builder.data_dir) / "decoded" / name
-    with _alone(data.dir):
-        if not folder.exists():
-            source = builder.as_data_source(stored, decoders=_ENCODED)
-            _decode(source, data, pids, folder, bool(targets))
+    if not folder.exists():
+        with _alone(data.dir):
+            if not folder.exists():  # another run may have made it meanwhile
+                source = builder.as_data_source(stored, decoders=_ENCODED)
+                _decode(source, data, pids, folder, bool(targets))
     index = np.load(folder / "index.npz")
     maps = folder / "heatmaps.npy"
     return ImageSet(
@@ -142,6 +148,8 @@ def _decode(source, data, pids, folder, with_heatmaps):
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.partial"))
     shape = len(wanted), data.height, data.width, 3
     images = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, shape)
+    with open(partial / "images.npy", "r+b") as file:  # a full disk is an error here, later a crash
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
     def decode(row):
         images[row] = _resized(source[wanted[row]]["image"], data.height, data.width)

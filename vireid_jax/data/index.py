@@ -16,7 +16,7 @@ def lines(root: Path, name: str) -> list[tuple[str, str]]:
       UserError: no such file; a line of another form; an image that is not there.
     """
     found = []
-    for number, line in enumerate(_text(root / name).splitlines(), 1):
+    for number, line in enumerate(text(root / name).splitlines(), 1):
         if line.strip():
             path, separator, label = line.strip().rpartition(" ")
             if not separator:
@@ -37,7 +37,7 @@ def ids(root: Path, name: str) -> list[int]:
     Raises:
       UserError: no such file; something that is no number.
     """
-    words = _text(root / name).replace("\n", ",").split(",")
+    words = text(root / name).replace("\n", ",").split(",")
     return sorted({number(w.strip(), f"{root / name} holds") for w in words if w.strip()})
 
 
@@ -47,7 +47,7 @@ def number(word: str, where: str) -> int:
     Raises:
       UserError: it is none; says `where`.
     """
-    if not word.isdecimal():
+    if not word.isdecimal() or int(word) >= 2**31:
         raise UserError(f"{where} {word!r}, where the number of an identity should be")
     return int(word)
 
@@ -59,10 +59,15 @@ def images(folder: Path) -> list[str]:
     return sorted(f.name for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
 
 
-def _text(file):
+def text(file: Path) -> str:
+    """The content of a file of text.
+
+    Raises:
+      UserError: no such file, or no text in UTF-8.
+    """
     if not file.is_file():
         raise UserError(f"{file} is missing: config.data.source must hold it")
     try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no text in UTF-8: replace it") from error
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read as text in UTF-8 ({error}): replace it") from error

@@ -5,6 +5,7 @@ config's `data.protocol`.
 """
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import random
@@ -22,6 +23,7 @@ from vireid_jax.types import ImageSet, Modality, UserError
 INDOOR_CAMERAS = (1, 2)  # SYSU-MM01
 SAME_PLACE = ((3, 2),)  # SYSU-MM01: (query camid, gallery camid)
 TRIALS = range(10)
+GALLERIES = {"seeded": "drawn by the trial's number", "official": "from the set's index file"}
 Official = dict[int, list[np.ndarray]]
 
 
@@ -72,11 +74,11 @@ def sysu_protocols(
     Args:
       images: of the split.
       shots: images per identity and camera, one protocol for each.
-      galleries: of "seeded" and "official".
+      galleries: of `GALLERIES`.
       official: for the latter, see `official_galleries`.
 
     Raises:
-      UserError: a modality has no image; an unknown kind of gallery; images that `official` lacks.
+      UserError: a modality has no image; images that `official` lacks.
     """
     query = _rows(images, Modality.INFRARED, "query")
     visible = _rows(images, Modality.VISIBLE, "gallery")
@@ -85,21 +87,12 @@ def sysu_protocols(
     if indoor and indoor != cameras["all"]:
         cameras["indoor"] = indoor
 
-    def draw(kind, rows, count, trial):
-        return registry.choose(
-            "config.evaluation.galleries",
-            kind,
-            {
-                "seeded": lambda: draw_gallery(images, rows, count, trial),
-                "official": lambda: take_gallery(images, rows, count, official, trial),
-            },
-        )()
-
+    draw = {"seeded": draw_gallery, "official": functools.partial(take_gallery, official)}
     found = []
     for kind, count, search in itertools.product(galleries, shots, cameras):
         rows = visible[np.isin(images.camid[visible], list(cameras[search]))]
         multi = f"-multi{count}" if count > 1 else ""
-        trials = tuple(Trial(query, draw(kind, rows, count, t)) for t in TRIALS)
+        trials = tuple(Trial(query, draw[kind](images, rows, count, t)) for t in TRIALS)
         found.append(Protocol(f"{search}-{kind}{multi}", trials, "identities", SAME_PLACE))
     return found
 
@@ -200,7 +193,10 @@ def official_galleries(file: str | Path) -> Official:
     """
     try:
         cells = scipy.io.loadmat(file)["rand_perm_cam"].ravel()
-        return {camid: [np.asarray(x) for x in c.ravel()] for camid, c in enumerate(cells, 1)}
+        found = {camid: list(cell.ravel()) for camid, cell in enumerate(cells, 1)}
+        if any(order.ndim != 2 for cell in found.values() for order in cell):
+            raise ValueError("rand_perm_cam is no cell of cells of matrices")
+        return found
     except Exception as error:  # whatever a damaged file makes SciPy raise
         raise UserError(
             f"{file}, which config.evaluation.galleries=official reads, is missing or damaged "
@@ -208,7 +204,7 @@ def official_galleries(file: str | Path) -> Official:
         ) from error
 
 
-def take_gallery(images: ImageSet, rows, count: int, official: Official, trial: int) -> np.ndarray:
+def take_gallery(official: Official, images: ImageSet, rows, count: int, trial: int) -> np.ndarray:
     """The first `count` images per (pid, camid) of a trial of `official_galleries`.
 
     Arguments and result otherwise as in `draw_gallery`.
@@ -218,7 +214,7 @@ def take_gallery(images: ImageSet, rows, count: int, official: Official, trial: 
     """
     taken = []
     for (pid, camid), own in sorted(_shots(images, rows).items()):
-        by_number = {int(PurePosixPath(images.path[row]).stem): row for row in own}
+        by_number = {_number(images.path[row]): row for row in own}
         entries = official.get(camid, ())
         order = entries[pid - 1] if pid <= len(entries) else np.empty((0, 0))
         numbers = order[trial, :count].tolist() if trial < len(order) else []
@@ -230,6 +226,11 @@ def take_gallery(images: ImageSet, rows, count: int, official: Official, trial: 
             )
         taken += [by_number[number] for number in numbers]
     return np.array(taken)
+
+
+def _number(path):
+    stem = PurePosixPath(path).stem
+    return int(stem) if stem.isdecimal() else 0
 
 
 def _shots(images, rows):

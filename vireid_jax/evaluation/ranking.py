@@ -10,6 +10,7 @@ import numpy as np
 from vireid_jax.types import UserError
 
 MAX_RANK = 20
+_COMPARISONS = 2**26  # held in memory at a time, a byte each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,7 @@ def rank(similarity, query_pid, gallery_pid, *, valid=None, cmc_on: str = "image
     pids, identity, counts = np.unique(gallery_pid, return_inverse=True, return_counts=True)
     position = np.full((len(query_pid), counts.max()), np.inf)
     place = np.zeros(len(query_pid), int)  # the rank that CMC counts
-    for pid in np.intersect1d(query_pid, pids):
-        rows, columns = np.flatnonzero(query_pid == pid), np.flatnonzero(gallery_pid == pid)
+    for rows, columns in _blocks(query_pid, gallery_pid):
         ahead = _ahead(similarity[rows], columns)  # [q, m, G]
         number_ahead = ahead.view(np.int8).sum(-1, dtype=np.int32)  # quicker than count_nonzero
         listed = np.isfinite(similarity[np.ix_(rows, columns)])
@@ -122,6 +122,15 @@ def rank(similarity, query_pid, gallery_pid, *, valid=None, cmc_on: str = "image
     place = position[:, 0].astype(int) if cmc_on == "images" else place[asked]
     at_rank = np.bincount(place, minlength=MAX_RANK + 1)[1 : MAX_RANK + 1]
     return Ranking(ap, inp, np.cumsum(at_rank) / len(asked))
+
+
+def _blocks(query_pid, gallery_pid):
+    """Rows of queries of one identity and the columns of their matches, few enough for memory."""
+    for pid in np.intersect1d(query_pid, gallery_pid):
+        rows, columns = np.flatnonzero(query_pid == pid), np.flatnonzero(gallery_pid == pid)
+        together = max(1, _COMPARISONS // (len(columns) * len(gallery_pid)))
+        for start in range(0, len(rows), together):
+            yield rows[start : start + together], columns
 
 
 def _ahead(similarity, columns):

@@ -1,5 +1,6 @@
 """What training and evaluation share: the data, the network and the devices of one config."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -19,7 +20,7 @@ from vireid_jax.models import network
 from vireid_jax.training import optimizer, step
 from vireid_jax.training.devices import AXIS, Devices
 from vireid_jax.training.state import TrainState
-from vireid_jax.types import ImageSet, Modality, UserError
+from vireid_jax.types import Modality, UserError
 
 
 class Experiment:
@@ -29,6 +30,8 @@ class Experiment:
       config: the frozen config.
       devices: all local devices.
       train_set, test_set: the images.
+      selection_set: those that the best checkpoint is selected on, None where it is the last.
+      protocols: how `test_set` is evaluated.
       sampler: of training batches.
       steps: of the whole run.
       rate: learning rate by step.
@@ -47,6 +50,9 @@ class Experiment:
         terms = config.loss.to_dict()
         self.devices = Devices()
         self.train_set = images.load_images(config.data, "train")
+        self.test_set = images.load_images(config.data, "test")
+        self.selection_set = self._selection_set()
+        self.protocols = self._protocols()
         self.sampler = sampler.PKSampler.of(
             self.train_set, config.batch.identities, config.batch.images, config.seed
         )
@@ -62,18 +68,24 @@ class Experiment:
         ids = len(set(self.train_set.pid.tolist()))
         self._network = network.build(config.model, ids, config.dtype, joints, AXIS)
 
-    @functools.cached_property
-    def test_set(self) -> ImageSet:
-        """The images that results are measured on."""
-        return images.load_images(self.config.data, "test")
-
-    @functools.cached_property
-    def selection_set(self) -> ImageSet | None:
-        """The images that the best checkpoint is selected on, None where it is the last."""
+    def _selection_set(self):
         split = self.config.train.selection.removeprefix("best-on-")
         if split == "test":
             return self.test_set
         return images.load_images(self.config.data, split) if split == "val" else None
+
+    def _protocols(self):
+        options, official = self.config.evaluation, None
+        if "official" in options.galleries:
+            exp = Path(self.config.data.source) / "exp"
+            official = protocols.official_galleries(exp / "rand_perm_cam.mat")
+        return protocols.protocols_for(
+            self.config.data.protocol,
+            self.test_set,
+            shots=options.shots,
+            galleries=options.galleries,
+            official=official,
+        )
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -133,61 +145,55 @@ class Experiment:
             )
         )
 
-    def evaluate(self, state: TrainState, image_set: ImageSet) -> dict:
+    def evaluate(self, state: TrainState) -> dict:
         """The `protocols` part of results.json, for the network in `state`."""
+        options = self.config.evaluation
+        found = self._features(state, self.test_set, options.flip_averaging)
+        return protocols.evaluate(found, self.test_set, self.protocols, options.re_ranking)
+
+    def score(self, state: TrainState) -> tuple[float, dict]:
+        """What the best checkpoint is selected by, and the results that it is from.
+
+        It is the mAP of the widest feature under the first protocol, in percent, whatever the
+        config's `evaluation` says.
+        """
+        family = protocols.protocols_for(self.config.data.protocol, self.selection_set)
+        found = self._features(state, self.selection_set, flip_averaging=False)
+        results = protocols.evaluate(found, self.selection_set, family)
+        return results[family[0].name][list(found)[-1]]["mAP"]["mean"], results
+
+    def _features(self, state, image_set, flip_averaging):
         variables = self.devices.replicate(
             {"params": state.params, "batch_stats": state.batch_stats}
         )
         embed = {
             modality: functools.partial(mapped, variables)
-            for modality, mapped in self._embed.items()
+            for modality, mapped in self._embed(flip_averaging).items()
         }
-        options = self.config.evaluation
-        family = self._protocols(image_set)
-        found = features.extract(embed, image_set, options.batch * len(self.devices))
-        return protocols.evaluate(found, image_set, family, options.re_ranking)
+        batch = self.config.evaluation.batch * len(self.devices)
+        return features.extract(embed, image_set, batch)
 
-    def score(self, state: TrainState) -> tuple[float, dict]:
-        """What the best checkpoint is selected by, and the results that it is from.
+    @functools.cache  # noqa: B019 (one experiment a process)
+    def _embed(self, flip_averaging):
+        def embed(modality):
+            return step.make_embed(self._network, modality, flip_averaging)
 
-        It is the mAP of the widest feature under the first protocol, in percent.
-        """
-        results = self.evaluate(state, self.selection_set)
-        first = next(iter(results.values()))
-        widest = "f_ALL" if "f_ALL" in first else "f_ID"
-        return first[widest]["mAP"]["mean"], results
-
-    @functools.cached_property
-    def _embed(self):
-        flip = self.config.evaluation.flip_averaging
-        return {m: self.devices.embed(step.make_embed(self._network, m, flip)) for m in Modality}
-
-    def _protocols(self, image_set):
-        options, official = self.config.evaluation, None
-        if "official" in options.galleries and image_set is self.test_set:
-            source = Path(self.config.data.source)
-            official = protocols.official_galleries(source / "exp" / "rand_perm_cam.mat")
-        return protocols.protocols_for(
-            self.config.data.protocol,
-            image_set,
-            shots=options.shots,
-            galleries=options.galleries if official else ("seeded",),
-            official=official,
-        )
+        return {modality: self.devices.embed(embed(modality)) for modality in Modality}
 
     def baselines(self) -> dict:
         """Figures of hand-made features, see `baselines.baseline_results`; computed once."""
         sets = self.train_set, self.test_set
-        family = self._protocols(self.test_set)
-        made_of = [*(own.fingerprint for own in sets), *(protocol.name for protocol in family)]
+        made_of = [own.fingerprint for own in sets] + [protocol.name for protocol in self.protocols]
         name = hashlib.sha1("|".join(made_of).encode()).hexdigest()[:20]
         file = Path(self.config.data.dir) / "baselines" / f"{name}.json"
         if not file.exists():
-            results = baselines.baseline_results(*sets, family)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(f".partial{os.getpid()}")
-            partial.write_text(json.dumps(results))
-            partial.rename(file)
+            results = baselines.baseline_results(*sets, self.protocols)
+            with contextlib.suppress(OSError):  # a folder of data may be read-only
+                file.parent.mkdir(parents=True, exist_ok=True)
+                partial = file.with_suffix(f".partial{os.getpid()}")
+                partial.write_text(json.dumps(results))
+                partial.rename(file)
+            return results
         return json.loads(file.read_text())
 
 
@@ -231,6 +237,7 @@ def _check(config):
     network.build(config.model, 1, config.dtype, 1)
     heatmaps.channels(config.data.heatmaps)
     _check_selection(config)
+    _check_evaluation(config.evaluation)
 
 
 def _check_selection(config):
@@ -246,3 +253,13 @@ def _check_selection(config):
             "config.train.selection=best-on-val needs identities that are not trained on: give "
             "--config.data.train_split=train"
         )
+
+
+def _check_evaluation(options):
+    for kind in options.galleries:
+        registry.choose("config.evaluation.galleries", kind, protocols.GALLERIES)
+    for key in ("galleries", "shots"):
+        if not options[key] or len(set(options[key])) < len(options[key]):
+            raise UserError(f"config.evaluation.{key}={options[key]} must name each choice once")
+    if not all(isinstance(count, int) and count > 0 for count in options.shots):
+        raise UserError(f"config.evaluation.shots={options.shots} must be 1 or more")

@@ -61,7 +61,8 @@ def _sgd(c):
 
 def _adamw(c):
     return optax.chain(
-        optax.scale_by_adam(b1=c.momentum), optax.add_decayed_weights(c.weight_decay)
+        optax.scale_by_adam(b1=c.momentum, b2=c.second_momentum),
+        optax.add_decayed_weights(c.weight_decay),
     )
 
 

@@ -49,7 +49,8 @@ def train(config, folder: str) -> dict:
                 tqdm.write(_RANDOM)
         log = Log(workdir.path, int(state.step))
         state = _loop(experiment, state, workdir, checkpoints, log)
-    results = _evaluate(experiment, _selected(experiment, state, workdir), workdir)
+    state = _selected(experiment, state, workdir)
+    results = _evaluate(experiment, state, workdir, config.train.selection)
     log.write_results(results["step"], results["protocols"])
     log.close()
     return results
@@ -80,7 +81,7 @@ def evaluate(config, folder: str) -> dict:
     else:
         state = experiment.init_state(whole=True)
         workdir.start(experiment.devices, experiment.fingerprints)
-    return _evaluate(experiment, state, workdir)
+    return _evaluate(experiment, state, workdir, config.train.selection if trained else "last")
 
 
 def _require_weights(config, workdir):
@@ -115,16 +116,17 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
             if step % options.log_every == 0 or step == last:
                 flush()
                 pending = step, metrics
-            if step % options.checkpoint_every == 0 or step == last:
-                flush()
-                pending = None
-                checkpoints.save(state)  # which refuses a state that is not finite
+            # Scored before it is saved: a run killed in between scores it again.
             if options.eval_every and (step % options.eval_every == 0 or step == last):
                 if experiment.selection_set is not None:
                     _compete(experiment, state, workdir, log)
                 elif step < last:
-                    results = _evaluate(experiment, state, workdir)
+                    results = _evaluate(experiment, state, workdir, "last")
                     log.write_results(step, results["protocols"])
+            if step % options.checkpoint_every == 0 or step == last:
+                flush()
+                pending = None
+                checkpoints.save(state)  # which refuses a state that is not finite
     return state
 
 
@@ -146,17 +148,17 @@ def _selected(experiment, state, workdir):
         return best.restore(experiment.abstract_state())
 
 
-def _evaluate(experiment, state, workdir):
+def _evaluate(experiment, state, workdir, selection):
     config = experiment.config
     results = {
         "dataset": config.data.dataset,
         "config": f"{config.name}:{config.variant}",
         "step": int(state.step),
-        "selection": config.train.selection,
+        "selection": selection,
         "flip_averaging": config.evaluation.flip_averaging,
         "re_ranking": config.evaluation.re_ranking,
         "losses": experiment.terms,
-        "protocols": experiment.evaluate(state, experiment.test_set),
+        "protocols": experiment.evaluate(state),
         "baselines": experiment.baselines(),
     }
     workdir.write("results.json", results)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vireid_jax.data import index
-from vireid_jax.data.builder import Entry, ManualBuilder
+from vireid_jax.data.builder import Entry, ManualBuilder, named
 from vireid_jax.types import Modality, UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
@@ -68,7 +68,9 @@ def builder(data) -> Folder:
     if not root.is_dir():
         raise UserError(f"config.data.source={data.source!r} is no folder: give one's images")
     state = hashlib.sha1(f"{data.test_fraction}|{data.split_seed}|{root.resolve()}".encode())
-    for file in sorted(f for f in root.rglob("*") if f.is_file()):
+    content = [f for m in Modality for f in (root / m.name.lower()).rglob("*")]
+    content += [root / name for name in (*_LISTS.values(), _CAMERA_TABLE)]
+    for file in sorted(f for f in content if f.is_file()):
         status = file.stat()
         state.update(f"{file.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}".encode())
     config = FolderConfig(
@@ -93,12 +95,12 @@ def _camera_table(root):
     file = root / _CAMERA_TABLE
     if not file.is_file():
         return {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.reader(lines) if row]
-    bad = [row for row in rows if len(row) != 2 or not row[1].strip().isdecimal()]
-    if bad:
-        raise UserError(f"{file}: {','.join(bad[0])!r} is not 'PATH,CAMID'")
-    return {path.strip(): int(camid) for path, camid in rows}
+    table = {}
+    for row in filter(None, csv.reader(index.text(file).splitlines())):
+        if len(row) != 2 or not (root / row[0].strip()).is_file():
+            raise UserError(f"{file}: {','.join(row)!r} is not 'PATH,CAMID' of an image in {root}")
+        table[row[0].strip()] = index.number(row[1].strip(), f"{file} holds")
+    return table
 
 
 def _camid(path, table, modality):
@@ -109,14 +111,10 @@ def _camid(path, table, modality):
 
 
 def _split(root, pids, config):
-    if all((root / name).is_file() for name in _LISTS.values()):
+    if any((root / name).is_file() for name in _LISTS.values()):
         lists = {split: set(index.ids(root, name)) for split, name in _LISTS.items()}
-        both = lists["train"] & lists["test"]
-        unknown = (lists["train"] | lists["test"]) - pids
-        if both or unknown:
-            pid = min(both or unknown)
-            what = "are both for training and testing" if both else "have no image"
-            raise UserError(f"{root}: identities of the lists {what}, the first is {pid}")
+        if unknown := (lists["train"] | lists["test"]) - pids:
+            raise UserError(f"{root}: identities of the lists without an image: {named(unknown)}")
         return lists
     if not 0 < config.test_fraction < 1:
         raise UserError(f"config.data.test_fraction={config.test_fraction} is not between 0 and 1")

@@ -25,7 +25,11 @@ class Llcm(ManualBuilder):
     Features: those of `Builder`; pid is the folder that holds the image, in test and train alike.
     """
 
-    CAMERAS: ClassVar = {m: tuple(range(1, 10)) for m in Modality}
+    CAMERAS: ClassVar = {
+        ("test", Modality.VISIBLE): tuple(range(1, 10)),
+        ("test", Modality.INFRARED): (1, 2, *range(4, 10)),
+    }
+    IDENTITIES: ClassVar = {"train": 713, "test": 351}
     LAYOUT = "vis/, nir/, test_vis/, test_nir/ and idx/"
 
     def entries(self, root: Path) -> dict[str, list[Entry]]:
@@ -39,7 +43,7 @@ class Llcm(ManualBuilder):
             Entry(f"test_{word}/cam{camid}/{pid:04}/{name}", pid, camid, modality)
             for modality, word in _WORDS.items()
             for pid in index.ids(root, "idx/test_id.txt")
-            for camid in self.CAMERAS[modality]
+            for camid in self.CAMERAS["test", modality]
             for name in index.images(root / f"test_{word}" / f"cam{camid}" / f"{pid:04}")
         ]
         return {"train": train, "test": test}

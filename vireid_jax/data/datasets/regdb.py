@@ -34,7 +34,8 @@ class Regdb(ManualBuilder):
 
     BUILDER_CONFIGS: ClassVar = [RegdbConfig(name=f"trial{t}", trial=t) for t in TRIALS]
     LAYOUT = "Visible/, Thermal/ and idx/"
-    EXPECTED: ClassVar = {(split, m): 2060 for split in ("train", "test") for m in Modality}
+    IDENTITIES: ClassVar = {"train": 206, "test": 206}
+    IMAGES: ClassVar = {(split, m): 2060 for split in IDENTITIES for m in Modality}
 
     def entries(self, root: Path) -> dict[str, list[Entry]]:
         """See the class."""

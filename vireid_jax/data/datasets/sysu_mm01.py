@@ -5,10 +5,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from vireid_jax.data import index
+from vireid_jax.data import files, index
 from vireid_jax.data.builder import Entry, ManualBuilder
 from vireid_jax.types import Modality, UserError
 
+_CAMERAS = {Modality.VISIBLE: (1, 2, 4, 5), Modality.INFRARED: (3, 6)}
 UNKNOWN_CAMERA = 0  # of images from a cache, which does not say
 CACHES = {m: f"train_{word}_resized" for m, word in zip(Modality, ("rgb", "ir"), strict=True)}
 
@@ -36,8 +37,13 @@ class SysuMm01(ManualBuilder):
     """
 
     LAYOUT = "cam1/ to cam6/ and exp/"
-    CAMERAS: ClassVar = {Modality.VISIBLE: (1, 2, 4, 5), Modality.INFRARED: (3, 6)}
-    EXPECTED: ClassVar = {
+    CAMERAS: ClassVar = {
+        (split, modality): camids
+        for split in ("train", "test")
+        for modality, camids in _CAMERAS.items()
+    }
+    IDENTITIES: ClassVar = {"train": 296, "val": 99, "test": 96}
+    IMAGES: ClassVar = {
         ("train", Modality.VISIBLE): 20284,
         ("train", Modality.INFRARED): 9929,
         ("val", Modality.VISIBLE): 1974,
@@ -57,8 +63,11 @@ class SysuMm01(ManualBuilder):
         return splits
 
     def in_cache_order(self, splits: dict[str, list[Entry]]) -> list[Entry]:
-        """See the class: by identity; train and val are one list there."""
-        return sorted(splits["train"] + splits["val"], key=lambda entry: entry.pid)
+        """See the class: by identity, train and val in one list; images from a cache by row."""
+        both = splits["train"] + splits["val"]
+        if any(files.ROW in entry.path for entry in both):
+            return sorted(both, key=lambda entry: int(entry.path.split("#")[1]))
+        return sorted(both, key=lambda entry: entry.pid)
 
 
 def builder(data) -> SysuMm01:
@@ -71,7 +80,7 @@ def _photographed(root, pids):
     return [
         Entry(f"cam{camid}/{pid:04}/{name}", pid, camid, modality)
         for pid in pids
-        for modality, camids in SysuMm01.CAMERAS.items()
+        for modality, camids in _CAMERAS.items()
         for camid in camids
         for name in index.images(root / f"cam{camid}" / f"{pid:04}")
     ]
@@ -83,14 +92,17 @@ def _cached(root, pids):
         images, labels = root / f"{stem}_img.npy", root / f"{stem}_label.npy"
         if not (images.is_file() and labels.is_file()):
             continue
-        try:
-            shape, label = np.load(images, mmap_mode="r").shape, np.load(labels)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{images} or its labels are no NumPy arrays ({error})") from error
-        if len(shape) != 4 or shape[3] != 3 or label.shape != shape[:1]:
+        pixels, label = files.array(images), files.array(labels)
+        if (
+            pixels.dtype != np.uint8
+            or pixels.ndim != 4
+            or pixels.shape[3] != 3
+            or not np.issubdtype(label.dtype, np.integer)
+            or label.shape != pixels.shape[:1]
+        ):
             raise UserError(
-                f"{images} is {shape} and its labels {label.shape}: make both anew, "
-                "[n, H, W, 3] and [n]"
+                f"{images} is {pixels.dtype} {pixels.shape}, its labels {label.dtype} "
+                f"{label.shape}: make both anew, uint8 [n, H, W, 3] and integers [n]"
             )
         if label.size and not 0 <= label.min() <= label.max() < len(pids):
             raise UserError(
