@@ -3,7 +3,8 @@
 $ python scripts/convert_weights.py SOURCE OUTPUT
 
 SOURCE is a file (.pth, .t, .safetensors, .npz: a torchvision ResNet, a published VI-ReID
-checkpoint, a GCCPM pose checkpoint) or the folder of a run, of which the newest checkpoint counts.
+checkpoint, a GCCPM pose checkpoint) or the folder of a run, of which the best checkpoint counts
+where one was selected, else the newest.
 OUTPUT ends in .safetensors or .npz and holds a state dict with the PyTorch network's names;
 `--config.model.init_from=OUTPUT` starts a run from it.
 """
@@ -20,7 +21,9 @@ from vireid_jax.training.checkpoints import Checkpoints
 def main(source: str, output: str) -> None:
     """Reads, recognises, writes."""
     if Path(source).is_dir():
-        with Checkpoints(Path(source) / "checkpoints", read_only=True) as checkpoints:
+        selected = (Path(source) / "best").is_dir()
+        folder = Path(source) / ("best" if selected else "checkpoints")
+        with Checkpoints(folder, read_only=True, best=selected) as checkpoints:
             variables = checkpoints.variables()
         layout = torch_weights.PUBLISHED
         state = torch_weights.to_torch(variables, layout)

@@ -168,17 +168,18 @@ class Experiment:
         )
         embed = {
             modality: functools.partial(mapped, variables)
-            for modality, mapped in self._embed(flip_averaging).items()
+            for modality, mapped in self._embed[flip_averaging].items()
         }
         batch = self.config.evaluation.batch * len(self.devices)
         return features.extract(embed, image_set, batch)
 
-    @functools.cache  # noqa: B019 (one experiment a process)
-    def _embed(self, flip_averaging):
-        def embed(modality):
-            return step.make_embed(self._network, modality, flip_averaging)
-
-        return {modality: self.devices.embed(embed(modality)) for modality in Modality}
+    @functools.cached_property
+    def _embed(self):
+        """By flip averaging and modality; compiled when first called."""
+        return {
+            flip: {m: self.devices.embed(step.make_embed(self._network, m, flip)) for m in Modality}
+            for flip in (False, True)
+        }
 
     def baselines(self) -> dict:
         """Figures of hand-made features, see `baselines.baseline_results`; computed once."""
