@@ -38,6 +38,7 @@ _PUBLISHED_CODE = {
     "optimizer.rule": "sgd",  # row 17
     "optimizer.learning_rate": 0.01,
     "optimizer.momentum": 0.9,
+    "optimizer.second_momentum": 0.999,
     "optimizer.weight_decay": 5e-4,
     "optimizer.stem_multiplier": 0.1,  # row 18
     "optimizer.schedule": "milestones",  # row 16
