@@ -135,11 +135,9 @@ def _blocks(query_pid, gallery_pid):
 
 def _ahead(similarity, columns):
     """bool [q, m, G]: the images that each of q queries ranks before each of m `columns`."""
-    own = similarity[:, columns, None]  # [q, m, 1]
-    listed = similarity[:, None]  # [q, 1, G]
-    earlier = np.arange(similarity.shape[1]) < columns[:, None]  # [m, G]
-    tied = listed == own
-    tied &= earlier  # in place, as below: temporaries would cost as much as the comparisons
-    ahead = listed > own
-    ahead |= tied
+    ahead = np.empty((len(similarity), len(columns), similarity.shape[1]), bool)
+    for i, column in enumerate(columns):  # ties count for earlier images only
+        own = similarity[:, column, None]
+        np.greater_equal(similarity[:, :column], own, out=ahead[:, i, :column])
+        np.greater(similarity[:, column:], own, out=ahead[:, i, column:])
     return ahead

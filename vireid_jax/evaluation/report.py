@@ -55,10 +55,10 @@ def table(results: dict) -> str:
         paper = published.get(protocol.removesuffix("-seeded"), {})
         rows |= {f"{name} (paper)": figures for name, figures in paper.items()}
         heading = f"{protocol} ({trials} trial{'s' * (trials > 1)})"
-        lines += ["", f"{heading:<26}" + "".join(f"{figure:>14}" for figure in _FIGURES)]
+        lines += ["", f"{heading:<26}" + "".join(f"{figure:>15}" for figure in _FIGURES)]
         for name, figures in rows.items():
             cells = (_cell(figures.get(figure), trials) for figure in _FIGURES)
-            lines.append(f"  {name:<24}" + "".join(f"{cell:>14}" for cell in cells))
+            lines.append(f"  {name:<24}" + "".join(f"{cell:>15}" for cell in cells))
     return "\n".join(lines)
 
 
