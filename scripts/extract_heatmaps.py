@@ -58,8 +58,8 @@ def main():
         "images": found.fingerprint,
     }
     kind = "merged" if MERGED.value else "joints"
-    trial = f"_trial{data.trial}" if data.dataset == "regdb" else ""
-    file = Path(OUTPUT.value) / f"{data.dataset}{trial}_{kind}.npz"
+    name = f"{data.dataset}{heatmaps.trial_suffix(data)}_{kind}.npz"
+    file = Path(OUTPUT.value) / name
     identity = hashlib.sha1(repr(sorted(made_by.items())).encode()).hexdigest()[:12]
     partial = file.with_name(f"{file.stem}_{identity}.partial")
     predict = pose_maps.make_predict(stages, data.height, data.width, FLIP.value, scales)

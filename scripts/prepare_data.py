@@ -61,8 +61,8 @@ def main():
         return
     print(f"prepared in {images.prepare(data).data_dir}")
     if maps:
-        trial = f"_trial{data.trial}" if data.dataset == "regdb" else ""
-        file = Path(data.dir) / "heatmaps" / f"{data.dataset}{trial}_merged.npz"
+        name = f"{data.dataset}{heatmaps.trial_suffix(data)}_merged.npz"
+        file = Path(data.dir) / "heatmaps" / name
         heatmaps.save(file, *maps)
         print(f"heatmaps in {file}: train with --config.data.heatmap_file={file}")
 
@@ -71,7 +71,7 @@ def _heatmaps(data: ConfigDict, builder, root, folder):
     """Paths, maps and their origin from the published code's files, whose order is its own."""
     entries = builder.in_cache_order(builder.entries(root))
     size = data.height // heatmaps.STRIDE, data.width // heatmaps.STRIDE
-    trial = f"_trial{data.trial}" if data.dataset == "regdb" else ""
+    trial = heatmaps.trial_suffix(data)
     paths, maps, files = [], [], []
     for modality, word in zip(Modality, ("rgb", "ir"), strict=True):
         own = [entry.path for entry in entries if entry.modality == modality]

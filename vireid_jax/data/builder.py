@@ -109,16 +109,12 @@ class ManualBuilder(Builder, skip_registration=True):
         if both:
             yield f"identities to train on and to test on: {named(both)}; they must differ"
 
-    def digest(self, root: Path) -> str:
-        """A hash over the names of all images below `root`, by split."""
-        paths = sorted((s, e.path) for s, entries in self.entries(root).items() for e in entries)
-        return hashlib.sha1(repr(paths).encode()).hexdigest()
-
     def _split_generators(self, dl_manager):
         root = Path(dl_manager.manual_dir)
         splits = self.entries(root)
         for problem in self.problems(splits):
             raise UserError(f"{root}: {problem}")
+        self._memory.write_text(_digest(splits))  # in the folder that appears when complete
         return {
             split: self._generate_examples(root, entries, labels(splits, split))
             for split, entries in splits.items()
@@ -141,7 +137,7 @@ class ManualBuilder(Builder, skip_registration=True):
         """
         there = Path(data.source or "?").is_dir()
         if self.is_prepared():
-            if there and self._memory.read_text() != self.digest(Path(data.source)):
+            if there and self._memory.read_text() != _digest(self.entries(Path(data.source))):
                 raise UserError(
                     f"{self.data_dir} was prepared from other images than {data.source} holds: "
                     "remove that folder to convert these, or leave config.data.source empty"
@@ -152,13 +148,16 @@ class ManualBuilder(Builder, skip_registration=True):
                 f"no folder: give --config.data.source=DIR, the folder that holds {self.LAYOUT}"
             )
 
-    def remember(self, data) -> None:
-        """Notes which images it was prepared from, for `require`."""
-        self._memory.write_text(self.digest(Path(data.source)))
-
     @property
     def _memory(self):
+        """The file that says which images it was prepared from."""
         return Path(self.data_dir) / "source.sha1"
+
+
+def _digest(splits):
+    """A hash over the names of all images by split."""
+    paths = sorted((split, e.path) for split, entries in splits.items() for e in entries)
+    return hashlib.sha1(repr(paths).encode()).hexdigest()
 
 
 def named(things) -> str:

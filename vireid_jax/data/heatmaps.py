@@ -85,6 +85,11 @@ def targets(keypoints, height: int, width: int, kind: str) -> np.ndarray:
     return np.round(255 * maps).astype(np.uint8)
 
 
+def trial_suffix(data) -> str:
+    """What names the trial in a file of heatmaps, where a data set (`config.data`) has trials."""
+    return f"_trial{data.trial}" if data.dataset == "regdb" else ""
+
+
 def save(file: str | Path, path, maps, made_by: dict) -> None:
     """Writes heatmaps beside a data set, whole or not at all.
 

@@ -31,23 +31,20 @@ def prepare(data) -> tfds.core.DatasetBuilder:
       UserError: unknown data set; its source is missing or damaged; `dir` cannot be written.
     """
     builder = _module(data).builder(data)
-    manual = isinstance(builder, ManualBuilder)
-    if manual:
+    if isinstance(builder, ManualBuilder):
         builder.require(data)
     if builder.is_prepared():
         return builder
     with _alone(data.dir):
         builder = _module(data).builder(data)  # another run may have prepared it meanwhile
         if not builder.is_prepared():
-            source = tfds.download.DownloadConfig(manual_dir=data.source or None)
+            manual = tfds.download.DownloadConfig(manual_dir=data.source or None)
             try:
-                builder.download_and_prepare(download_config=source)
+                builder.download_and_prepare(download_config=manual)
             except RuntimeError as error:
                 if "write() failed" in str(error):  # ArrayRecord's words for a full disk
                     raise OSError(error) from error
                 raise
-            if manual:
-                builder.remember(data)
     return builder
 
 
