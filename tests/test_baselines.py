@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from vireid_jax.evaluation.baselines import baseline_results, chance, colour_histogram, hog, lda
+from vireid_jax.evaluation.baselines import (
+    baseline_results,
+    chance,
+    colour_histogram,
+    garment_map,
+    hog,
+    lda,
+)
 from vireid_jax.evaluation.protocols import evaluate, regdb_protocols
 from vireid_jax.types import ImageSet, Modality
 
@@ -97,6 +104,16 @@ def test_colour_histogram_sees_every_channel(channel):
     two[1, ..., channel] = 255
     black, bright = colour_histogram(two)
     assert black @ bright == 0
+
+
+def test_garment_map_is_the_share_of_each_kind_in_each_cell():
+    image = np.full((4, 6), -1, np.int8)
+    image[:2, :2] = 1  # the whole first cell of two rows and three columns
+    image[2, 4:] = 0  # half of the last one
+    expected = np.zeros((2, 3, 2), np.float32)
+    expected[0, 0, 1], expected[1, 2, 0] = 1, 0.5
+    feature = garment_map(image[None], 2, rows=2, columns=3)
+    np.testing.assert_allclose(feature[0], expected.ravel() / np.sqrt(1.25), rtol=1e-6)
 
 
 def test_hog_has_unit_length_and_one_size_for_large_images():

@@ -109,6 +109,30 @@ def hog(images: np.ndarray, cell: int = 8) -> np.ndarray:
     return _unit(np.stack(features))
 
 
+def garment_map(garments: np.ndarray, kinds: int, rows: int = 12, columns: int = 3) -> np.ndarray:
+    """The share of each kind of garment in each cell of a grid.
+
+    Args:
+      garments: int [n, H, W], 0 to kinds - 1, or -1 where there is none.
+      kinds: number of kinds.
+      rows, columns: of the grid.
+
+    Returns:
+      float32 [n, rows columns kinds], unit length: the dot product is the cosine.
+    """
+    height, width = garments.shape[1:]
+    row, column = np.arange(height) * rows // height, np.arange(width) * columns // width
+    cell = row[:, None] * columns + column  # [H, W]
+    area = np.bincount(cell.ravel())[:, None]
+    features = np.empty((len(garments), rows * columns, kinds), np.float32)
+    for i, own in enumerate(garments):
+        seen = own >= 0
+        joint = cell[seen] * kinds + own[seen]
+        counts = np.bincount(joint, minlength=rows * columns * kinds)
+        features[i] = counts.reshape(-1, kinds) / area
+    return _unit(features.reshape(len(garments), -1))
+
+
 def lda(train_features, train_pid, test_features, components: int = 200) -> np.ndarray:
     """Linear discriminants of the training identities, applied to the test features.
 

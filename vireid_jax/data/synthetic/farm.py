@@ -13,7 +13,7 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from vireid_jax.data.synthetic.render import render
+from vireid_jax.data.synthetic.render import Rendered, render
 from vireid_jax.data.synthetic.tiers import Example, Tier
 
 RENDERER_VERSION = 1
@@ -111,23 +111,28 @@ def _single_threaded_children():
                 os.environ[name] = value
 
 
+def render_example(tier: Tier, example: Example, seed: int, height: int, width: int) -> Rendered:
+    """One image of a tier with its truth; a pure function of its arguments."""
+    camera = next(camera for camera in tier.cameras if camera.camid == example.camid)
+    return render(
+        seed,
+        tier.person(example.pid),
+        tier.placed(camera, example.split),
+        example.number,
+        height,
+        width,
+        occlusion=tier.occlusion,
+        keypoint_noise=tier.keypoint_noise,
+        keypoint_dropout=tier.keypoint_dropout,
+    )
+
+
 def _render_identity(job):
     tier, split, pid, height, width, seed, path = job
-    cameras = {camera.camid: tier.placed(camera, split) for camera in tier.cameras}
     examples = list(tier.examples_of(seed, split, pid))
     pngs, keypoints = [], []
     for example in examples:
-        rendered = render(
-            seed,
-            tier.person(pid),
-            cameras[example.camid],
-            example.number,
-            height,
-            width,
-            occlusion=tier.occlusion,
-            keypoint_noise=tier.keypoint_noise,
-            keypoint_dropout=tier.keypoint_dropout,
-        )
+        rendered = render_example(tier, example, seed, height, width)
         pngs.append(_encode(rendered.image))
         keypoints.append(rendered.keypoints)
     # A name of its own until it is whole, so that neither a kill nor a second call harms it.
