@@ -15,7 +15,7 @@ def get_config(choice: str = "full"):
     config.data.protocol = "sysu"
     config.data.height, config.data.width = 96, 48
     config.model.width = 16
-    config.model.pose_width = 4
+    config.model.pose_width = 8
     config.model.blocks = (1, 1, 1, 1)
     config.model.features = 128
     config.model.teacher_features = 256
@@ -34,6 +34,6 @@ def get_config(choice: str = "full"):
     # memory of its first gradients would hold the branch back for a thousand.
     config.optimizer.warmup_epochs = 3.0
     config.optimizer.second_momentum = 0.99
-    config.train.steps = 3000
+    config.train.steps = 2900
     config.train.checkpoint_every = 250
     return variants.apply(config, choice)
