@@ -9,15 +9,25 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of the configuration; FILE:VARIANT chooses a row of Table IV."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an interrupted run continues.")
+ALLOW = flags.DEFINE_bool(
+    "allow_config_change", False, "Continue a run with a config that differs from its own."
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes of a run, as the cluster or JAX_* name them."
+)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "evaluate: the last checkpoint.")
 
 
 def main():
     """Runs the mode."""
+    if DISTRIBUTED.value:
+        from vireid_jax.training import devices
+
+        devices.connect()
     from vireid_jax.training import train  # late: rendering starts this file in many processes
 
     modes = {"train": train.train, "evaluate": train.evaluate}
-    modes[MODE.value](CONFIG.value, WORKDIR.value)
+    modes[MODE.value](CONFIG.value, WORKDIR.value, ALLOW.value)
 
 
 if __name__ == "__main__":

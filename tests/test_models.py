@@ -1,3 +1,4 @@
+import functools
 import math
 import types
 
@@ -8,6 +9,7 @@ import pytest
 
 from configs import default, regdb, synthetic
 from vireid_jax.models import network, part_heads, refinement
+from vireid_jax.models.backbones import resnet
 from vireid_jax.models.layers import BatchNorm, Layers
 from vireid_jax.types import UserError
 
@@ -143,6 +145,40 @@ def test_refinement_keeps_odd_sizes(size):
     )
     assert features.shape == (2, *size, 6)
     assert heatmap.shape == (2, *size, 2)
+
+
+def test_remat_gives_the_same_gradients_and_statistics():
+    x, found = np.random.default_rng(0).normal(size=(4, 8, 4, 8)), []
+    with jax.enable_x64(True):
+        for remat in (False, True):
+            layers = Layers(train=True, dtype=jnp.float64, remat=remat)
+            stage = resnet.Stage(layers, width=2, blocks=2)
+
+            def loss(params, stage=stage):
+                y, state = stage.apply({"params": params}, x, mutable=["batch_stats"])
+                return jnp.square(y).mean(), state
+
+            params = jax.jit(stage.init)(jax.random.key(0), x)["params"]
+            found.append(jax.jit(jax.grad(loss, has_aux=True))(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *found)
+
+
+def test_remat_keeps_less_for_the_backward_pass():
+    config, kept = synthetic.get_config(), {}
+    images = jnp.zeros((4, 96, 48, 3))
+    for remat in (False, True):
+        net = network.build(config.model, 8, "float32", heatmaps=1, remat=remat)
+        variables = jax.eval_shape(
+            lambda key, net=net: net.init(key, images, images, train=True), jax.random.key(0)
+        )
+
+        def backward(variables, net=net):
+            run = functools.partial(net.apply, train=True, mutable=["batch_stats"])
+            return jax.vjp(lambda v: run(v, images, images)[0].F_ID.sum(), variables)[1]
+
+        residuals = jax.tree.leaves(jax.eval_shape(backward, variables))
+        kept[remat] = sum(x.size * x.dtype.itemsize for x in residuals)
+    assert kept[True] < 0.5 * kept[False]
 
 
 def test_batchnorm_normalises_and_keeps_the_unbiased_variance():

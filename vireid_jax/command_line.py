@@ -1,5 +1,6 @@
 """The command line of main.py and the scripts: a user's mistake is one message and exit 2."""
 
+import errno
 import inspect
 import re
 import sys
@@ -9,12 +10,17 @@ from absl import app, flags, logging
 
 from vireid_jax.types import UserError
 
+_NOT_WRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+}
+
 
 def run(main) -> None:
     """Parses the flags and calls `main` with the other arguments; `configs` is importable then.
 
     Exit status 2, and one line that names the cause and the fix, for flags that cannot be parsed,
-    config keys that do not exist (with the nearest that does) and every `UserError`.
+    config keys that do not exist (with the nearest that does), folders that cannot be written and
+    every `UserError`.
     """
     sys.path.append(str(Path(__file__).parents[1]))  # scripts/ does not see configs/ otherwise
     app.run(
@@ -48,8 +54,13 @@ def _guarded(function, *args):
     try:
         return function(*args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        message = str(error)
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        message = f"{error}: make room there, or choose another folder"
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _explain(error, argv):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import TINY
+from tiny import TINY
 
 from configs import regdb
 from vireid_jax.data import loader
@@ -18,6 +20,7 @@ from vireid_jax.data.synthetic import tiers
 from vireid_jax.training import train
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.experiment import Experiment
+from vireid_jax.training.signals import StopRequest
 from vireid_jax.training.workdir import Workdir
 from vireid_jax.types import UserError
 
@@ -113,6 +116,58 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, tiny, tmp_path,
         assert checkpoints.latest == 2
     monkeypatch.setattr(loader, "iterate", whole)
     assert_ends_alike(config, folder, results, tmp_path / "again")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_continues(
+    finished, tiny, tmp_path, monkeypatch, capsys, number
+):
+    config, folder, results = finished
+    config.train.checkpoint_every = 100
+    whole, before = loader.iterate, signal.getsignal(number)
+
+    def signalled(batches, start):
+        for step, batch in enumerate(whole(batches, start), start + 1):
+            if step == 3:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    monkeypatch.setattr(loader, "iterate", signalled)
+    with pytest.raises(SystemExit) as ended:
+        train.train(config, str(tmp_path / "again"))
+    assert ended.value.code == 128 + number
+    assert f"{number.name}: saved after step 3" in capsys.readouterr().out
+    assert signal.getsignal(number) == before
+    monkeypatch.setattr(loader, "iterate", whole)
+    assert_ends_alike(config, folder, results, tmp_path / "again")
+
+
+def test_a_second_signal_ends_at_once():
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_two_runs_in_one_folder_are_refused(finished):
+    config, folder, results = finished
+    with Workdir(str(folder), config).alone():
+        with pytest.raises(UserError, match=r"another run works in .*: wait for it, or use"):
+            train.train(config, str(folder))
+        assert train.evaluate(config, str(folder)) == results
+    assert train.train(config, str(folder)) == results
+
+
+def test_a_changed_config_is_listed_and_taken_where_allowed(finished, capsys):
+    config, folder, _ = finished
+    config.train.steps, config.optimizer.learning_rate = 5, 1e-4
+    results = train.train(config, str(folder), allow_config_change=True)
+    shown = capsys.readouterr().out
+    assert "another config: config.optimizer.learning_rate, config.train.steps" in shown
+    assert results["step"] == 5
+    assert [line["step"] for line in lines(folder)] == [1, 2, 3, 4, 5]
+    assert json.loads((folder / "config.json").read_text()) == json.loads(config.to_json())
 
 
 def test_evaluating_a_run_repeats_its_results(finished):

@@ -12,15 +12,24 @@ from vireid_jax.types import Batch, ImageSet
 class Batches:
     """The training batches of a run as a random-access sequence; item i is that of step i."""
 
-    def __init__(self, image_set: ImageSet, sampler: PKSampler, steps: int):
-        """See the class; `steps` is its length."""
-        self._images, self._sampler, self._steps = image_set, sampler, steps
+    def __init__(
+        self, image_set: ImageSet, sampler: PKSampler, steps: int, own: slice = slice(None)
+    ):
+        """See the class.
+
+        Args:
+          image_set: the training images.
+          sampler: which of them make a batch.
+          steps: the length of the sequence.
+          own: the rows of a batch, of either modality, that are wanted here.
+        """
+        self._images, self._sampler, self._steps, self._own = image_set, sampler, steps, own
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        label, rgb, ir = self._sampler[int(step)]
+        label, rgb, ir = (rows[self._own] for rows in self._sampler[int(step)])
         maps = self._images.heatmaps
         return Batch(
             rgb=np.asarray(self._images.images[rgb]),

@@ -104,6 +104,7 @@ class Layers:
       axis_name: the mapped axis of a split batch, or None (see `BatchNorm`).
       conv_general_dilated: replaces `jax.lax.conv_general_dilated` in every convolution.
       init: how kernels outside the backbone start.
+      remat: see `block`.
     """
 
     train: bool
@@ -111,6 +112,11 @@ class Layers:
     axis_name: str | None = None
     conv_general_dilated: Callable | None = None
     init: Initializers = INITIALIZERS["paper"]
+    remat: bool = False
+
+    def block(self, module):
+        """`module`, whose inner results backward passes compute again under `remat`."""
+        return nn.remat(module) if self.remat and self.train else module
 
     def conv(
         self,

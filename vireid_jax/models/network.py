@@ -44,6 +44,8 @@ class Network(nn.Module):
       dtype: of activations.
       axis_name: mapped axis of a split batch, for BatchNorm.
       conv_general_dilated: see `Layers`.
+      remat: compute the inner results of every block again in the backward pass, instead of keeping
+        them: less memory, about a third more work, the same gradients.
     """
 
     ids: int
@@ -63,6 +65,7 @@ class Network(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     conv_general_dilated: Callable | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, rgb, ir, *, train: bool) -> Outputs:
@@ -81,6 +84,7 @@ class Network(nn.Module):
             self.axis_name,
             self.conv_general_dilated,
             INITIALIZERS[self.initializers],
+            self.remat,
         )
         rgb, ir = (None if x is None else x.astype(self.dtype) for x in (rgb, ir))
         backbone = layers, self.backbone, self.width, self.blocks
@@ -120,7 +124,9 @@ class Network(nn.Module):
         )
 
 
-def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = None) -> Network:
+def build(
+    model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = None, remat: bool = False
+) -> Network:
     """The network of a config.
 
     Args:
@@ -128,7 +134,7 @@ def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = No
       ids: N.
       dtype: "float32", "bfloat16" or "float64".
       heatmaps: J.
-      axis_name: see `Network`.
+      axis_name, remat: see `Network`.
 
     Raises:
       UserError: an unknown backbone or initialisation, blocks of another number, or a teacher
@@ -150,26 +156,31 @@ def build(model, ids: int, dtype: str, heatmaps: int, axis_name: str | None = No
         dtype=jnp.dtype(dtype),
         heatmaps=heatmaps,
         axis_name=axis_name,
+        remat=remat,
         conv_general_dilated=cpu_convolution.for_backend(),
         **options,
     )
 
 
-def init(network: Network, key: jax.Array, height: int, width: int):
+def random_variables(network: Network, key: jax.Array, height: int, width: int):
     """Random variables of the network: {"params": ..., "batch_stats": ...}, float32.
 
     The two modality-specific modules start from the same weights, as they do when both are taken
     from one pre-trained network (Sec. IV-A): what they then learn starts aligned.
     """
     images = jnp.zeros((2, height, width, 3))
+    found = network.init(key, images, images, train=True)
+    streams = found["params"]["streams"]
+    params = found["params"] | {"streams": streams | {"ir": streams["rgb"]}}
+    return found | {"params": params}
 
-    def variables(key):
-        found = network.init(key, images, images, train=True)
-        streams = found["params"]["streams"]
-        params = found["params"] | {"streams": streams | {"ir": streams["rgb"]}}
-        return found | {"params": params}
 
-    return jax.jit(variables)(key)
+def init(network: Network, key: jax.Array, height: int, width: int):
+    """`random_variables`, compiled."""
+    # It runs once: optimising the program would take a CPU a minute.
+    options = {"xla_backend_optimization_level": 0}
+    compiled = jax.jit(random_variables, static_argnums=(0, 2, 3), compiler_options=options)
+    return compiled(network, key, height, width)
 
 
 def check_size(height: int, width: int, parts: int) -> None:

@@ -61,11 +61,12 @@ class RefinementStage(nn.Module):
     @nn.compact
     def __call__(self, x):
         """See the class."""
-        x = UBlock(self.layers, name="u_block")(x)
+        layers = self.layers
+        x = layers.block(UBlock)(layers, name="u_block")(x)
         for i in (1, 2, 3):
-            x = RefineBlock(self.layers, self.features, name=f"refine{i}")(x)
-        y = nn.relu(self.layers.conv(self.features, 1, bias=True, name="heatmap_0")(x))
-        return x, self.layers.conv(self.heatmaps, 1, bias=True, name="heatmap_1")(y)
+            x = layers.block(RefineBlock)(layers, self.features, name=f"refine{i}")(x)
+        y = nn.relu(layers.conv(self.features, 1, bias=True, name="heatmap_0")(x))
+        return x, layers.conv(self.heatmaps, 1, bias=True, name="heatmap_1")(y)
 
 
 def upsample(x, like):

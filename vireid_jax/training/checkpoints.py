@@ -1,10 +1,12 @@
 """Checkpoints of a run: asynchronous and atomic, by Orbax."""
 
+import contextlib
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from tqdm import tqdm
 
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import UserError
@@ -34,15 +36,30 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,
         )
-        self._folder, self._best = folder.absolute(), best
+        self._folder, self._best, self._read_only = folder.absolute(), best, read_only
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Around calls that write or report on what is written in the background."""
+        try:
+            yield
+        except (ValueError, OSError) as error:  # tensorstore reports a full disk as the former
+            whole = [int(x.name) for x in self._folder.iterdir() if x.name.isdigit()]
+            reason = str(error).rsplit(": ", 1)[-1]
+            raise UserError(
+                f"a checkpoint in {self._folder} could not be written ({reason}); the last one "
+                f"there is of step {max(whole, default=None)}. Make room and repeat the command, "
+                "which continues from it"
+            ) from error
 
     @property
     def latest(self) -> int | None:
@@ -57,7 +74,8 @@ class Checkpoints:
           score: of the state, where the best is kept.
 
         Raises:
-          UserError: `state` holds a NaN or an infinity.
+          UserError: `state` holds a NaN or an infinity; this checkpoint, or the one before, cannot
+            be written.
         """
         step = int(state.step)
         if step not in self._manager.all_steps():
@@ -69,7 +87,8 @@ class Checkpoints:
                     "config.optimizer.learning_rate in another --workdir"
                 )
             metrics = {"score": score} if self._best else None
-            self._manager.save(step, args=ocp.args.StandardSave(host), metrics=metrics)
+            with self._writing():
+                self._manager.save(step, args=ocp.args.StandardSave(host), metrics=metrics)
 
     def variables(self) -> dict:
         """{"params": ..., "batch_stats": ...} of the newest checkpoint, whatever its network.
@@ -86,24 +105,38 @@ class Checkpoints:
             raise UserError(f"no checkpoint in {self._folder}: train first (--mode=train)")
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest checkpoint, as arrays on the host.
+        """The newest checkpoint that can be read, as arrays on the host.
+
+        Newer ones that are damaged are named in a warning, and deleted unless `read_only`.
 
         Args:
           like: a state of the same structure; shapes and dtypes suffice.
 
         Raises:
-          UserError: there is none, or it holds another network's state.
+          UserError: there is none, or none fits `like`.
         """
         self._require_one()
         like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-        misfit = UserError(
-            f"checkpoint {self._folder / str(self.latest)} does not fit the network of this config "
-            "and data: use the config and the data it was trained with"
-        )
-        try:
-            state = self._manager.restore(self.latest, args=ocp.args.StandardRestore(like))
-        except (ValueError, KeyError) as error:
-            raise misfit from error
-        if jax.tree.map(np.shape, state) != jax.tree.map(np.shape, like):
-            raise misfit
+        saved = [self.latest] if self._best else sorted(self._manager.all_steps(), reverse=True)
+        damaged = []
+        for step in saved:
+            try:
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+                if jax.tree.map(np.shape, state) == jax.tree.map(np.shape, like):
+                    break
+            except (ValueError, KeyError, OSError):
+                pass  # tensorstore's for damaged data, Orbax's for another structure
+            damaged.append(step)
+        else:
+            raise UserError(
+                f"checkpoint {self._folder / str(self.latest)} does not fit the network of this "
+                "config and data, or is damaged: use the config and the data it was trained with"
+            )
+        for step in damaged:
+            tqdm.write(
+                f"warning: checkpoint {self._folder / str(step)} is damaged; "
+                f"using that of step {int(state.step)}"
+            )
+            if not self._read_only:
+                self._manager.delete(step)  # its step will be saved again
         return state

@@ -1,9 +1,13 @@
-"""The one room that knows pmap, replication and how a batch is split."""
+"""The one room that knows pmap, processes, replication and how a batch is split."""
 
+import contextlib
+import os
+import sys
 from functools import partial
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vireid_jax.types import UserError
@@ -11,18 +15,86 @@ from vireid_jax.types import UserError
 AXIS = "devices"
 
 
-class Devices:
-    """All local devices, or the first `count`.
+def connect() -> None:
+    """Joins the processes of one run, before anything else of JAX is used.
 
-    State is replicated without a leading axis; batches are split into equal runs of rows.
+    On a cluster that JAX knows (SLURM, Kubernetes, Open MPI, Cloud TPU) it finds them by itself.
+    Elsewhere the environment names them: JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. Only the first process goes on to print; call this before
+    tqdm is imported.
+
+    Raises:
+      UserError: they cannot be found, or do not answer.
+    """
+    names = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+    try:
+        given = {key: int(os.environ[name]) for key, name in names.items() if name in os.environ}
+        jax.distributed.initialize(**given)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--distributed: {error}. Start it by the cluster's own launcher, or set "
+            f"JAX_COORDINATOR_ADDRESS, {', '.join(names.values())} for every process"
+        ) from error
+    if jax.process_index():
+        os.environ["TQDM_DISABLE"] = "1"
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+class Devices:
+    """The devices of all processes, or the first `count` of the only one.
+
+    State is replicated without a leading axis; batches are split into equal runs of rows, a run for
+    each process and in it one for each of its devices.
     """
 
     def __init__(self, count: int | None = None):
         """See the class."""
-        self.all = jax.local_devices()[:count]
+        self.all = jax.devices()[:count]
+        self._own = jax.local_devices()[:count]
 
     def __len__(self) -> int:
         return len(self.all)
+
+    @property
+    def processes(self) -> int:
+        """How many share the run."""
+        return jax.process_count()
+
+    @property
+    def first_process(self) -> bool:
+        """Whether this is the one that evaluates, logs and writes."""
+        return jax.process_index() == 0
+
+    @contextlib.contextmanager
+    def first_process_first(self):
+        """The other processes enter when the first one has left."""
+        if not self.first_process:
+            self.wait_for_all("first process")
+        yield
+        if self.first_process:
+            self.wait_for_all("first process")
+
+    def wait_for_all(self, what: str) -> None:
+        """Until every process has come to `what`."""
+        if self.processes > 1:
+            multihost_utils.sync_global_devices(what)
+
+    def largest(self, value: int) -> int:
+        """The largest `value` of all processes; each of them has to ask."""
+        if self.processes == 1:
+            return value
+        return int(multihost_utils.process_allgather(np.int32(value)).max())
+
+    def of_first_process(self, value: float) -> float:
+        """The `value` of the first process, in float32 where there are more."""
+        if self.processes == 1:
+            return value
+        return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
+
+    def own_rows(self, count: int) -> slice:
+        """Which of the `count` rows of a batch are this process's."""
+        share = count // self.processes
+        return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
     def check_identities(self, identities: int) -> None:
         """Refuses a D that the devices cannot share.
@@ -30,31 +102,42 @@ class Devices:
         Raises:
           UserError: not a multiple of the device count.
         """
-        if identities % len(self):
-            near = max(1, round(identities / len(self))) * len(self)
+        count = len(self)
+        if identities % count:
+            near = [x for x in (identities // count * count, -(-identities // count) * count) if x]
+            fitting = [n for n in range(1, count) if identities % n == 0]
             raise UserError(
-                f"config.batch.identities={identities} cannot be split over {len(self)} devices "
-                f"by whole identities: use a multiple of {len(self)}, such as {near}"
+                f"config.batch.identities={identities} cannot be split over {count} devices by "
+                f"whole identities: use {' or '.join(map(str, near))} identities, or "
+                f"{' or '.join(map(str, fitting))} devices (CUDA_VISIBLE_DEVICES)"
             )
 
     def replicate(self, tree):
-        """A copy of `tree` on every device, for the `state` of the functions below."""
-        mesh = Mesh(np.array(self.all), (AXIS,))
+        """A copy of `tree` on every device here, for the `state` of the functions below."""
+        mesh = Mesh(np.array(self._own), (AXIS,))
         return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
     def train_step(self, function):
-        """Maps (state, batch) -> (state, metrics); `state` is donated.
+        """Maps (state, this process's rows) -> (state, metrics); `state` is donated.
 
-        `function` must return the same state and metrics on every device.
+        `function` must return the same state and metrics on every device. As with `jax.jit`,
+        `.lower(state, batch)` is the program without running it.
         """
         mapped = partial(
             jax.pmap, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=self.all
         )(function, donate_argnums=0)
-        return lambda state, batch: mapped(state, jax.tree.map(self._split, batch))
+
+        def train_step(state, batch):
+            return mapped(state, jax.tree.map(self._split, batch))
+
+        train_step.lower = lambda state, batch: mapped.lower(
+            state, jax.tree.map(self._split, batch)
+        )
+        return train_step
 
     def embed(self, function):
-        """Maps (variables, rows) -> rows of results, on the host."""
-        mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=self.all)
+        """Maps (variables, rows) -> rows of results, on the host, by this process alone."""
+        mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=self._own)
 
         def embed(variables, rows):
             result = mapped(variables, self._split(rows))
@@ -63,4 +146,4 @@ class Devices:
         return embed
 
     def _split(self, x):
-        return x.reshape(len(self), -1, *x.shape[1:])
+        return x.reshape(len(self._own), -1, *x.shape[1:])

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from vireid_jax import losses, registry
-from vireid_jax.data import heatmaps, images, sampler
+from vireid_jax.data import heatmaps, images, loader, sampler
 from vireid_jax.evaluation import baselines, features, protocols, report
 from vireid_jax.interop import torch_weights
 from vireid_jax.models import network
@@ -49,9 +49,10 @@ class Experiment:
         joints = max(heatmaps.channels(config.data.heatmaps), 1)
         terms = config.loss.to_dict()
         self.devices = Devices()
-        self.train_set = images.load_images(config.data, "train")
-        self.test_set = images.load_images(config.data, "test")
-        self.selection_set = self._selection_set()
+        with self.devices.first_process_first():
+            self.train_set = images.load_images(config.data, "train")
+            self.test_set = images.load_images(config.data, "test")
+            self.selection_set = self._selection_set()
         self.protocols = self._protocols()
         self.sampler = sampler.PKSampler.of(
             self.train_set, config.batch.identities, config.batch.images, config.seed
@@ -66,7 +67,9 @@ class Experiment:
         self.terms = sorted(name for name, options in terms.items() if options["weight"])
         self._objective = losses.build(terms)
         ids = len(set(self.train_set.pid.tolist()))
-        self._network = network.build(config.model, ids, config.dtype, joints, AXIS)
+        self._network = network.build(
+            config.model, ids, config.dtype, joints, AXIS, config.train.remat
+        )
 
     def _selection_set(self):
         split = self.config.train.selection.removeprefix("best-on-")
@@ -102,7 +105,7 @@ class Experiment:
         Raises:
           UserError: a file of weights that cannot be read or does not fit.
         """
-        variables = self._random_variables()
+        variables = network.init(*self._initial)
         file = self.config.model.init_from
         if file:
             weights = torch_weights.read(file)
@@ -118,18 +121,23 @@ class Experiment:
 
     def abstract_state(self) -> TrainState:
         """Shapes and dtypes of a state."""
-        return jax.eval_shape(lambda: self._at_step_0(self._random_variables()))
+        return jax.eval_shape(lambda: self._at_step_0(network.random_variables(*self._initial)))
 
-    def _random_variables(self):
+    @property
+    def _initial(self):
         data = self.config.data
-        key = jax.random.key(self.config.seed)
-        return network.init(self._network, key, data.height, data.width)
+        return self._network, jax.random.key(self.config.seed), data.height, data.width
 
     def _at_step_0(self, variables):
         params = variables["params"]
         return TrainState(
             jnp.int32(0), params, variables["batch_stats"], self._optimizer.init(params)
         )
+
+    def batches(self) -> loader.Batches:
+        """This process's rows of every batch of the run."""
+        own = self.devices.own_rows(self.config.batch.identities * self.config.batch.images)
+        return loader.Batches(self.train_set, self.sampler, self.steps, own)
 
     def train_step(self):
         """The compiled step over all devices, see `step.make_train_step`."""
@@ -148,7 +156,7 @@ class Experiment:
     def evaluate(self, state: TrainState) -> dict:
         """The `protocols` part of results.json, for the network in `state`."""
         options = self.config.evaluation
-        found = self._features(state, self.test_set, options.flip_averaging)
+        found = self.features(state, self.test_set, options.flip_averaging)
         return protocols.evaluate(found, self.test_set, self.protocols, options.re_ranking)
 
     def score(self, state: TrainState) -> tuple[float, dict]:
@@ -158,11 +166,12 @@ class Experiment:
         config's `evaluation` says.
         """
         family = protocols.protocols_for(self.config.data.protocol, self.selection_set)
-        found = self._features(state, self.selection_set, flip_averaging=False)
+        found = self.features(state, self.selection_set, flip_averaging=False)
         results = protocols.evaluate(found, self.selection_set, family)
         return results[family[0].name][list(found)[-1]]["mAP"]["mean"], results
 
-    def _features(self, state, image_set, flip_averaging):
+    def features(self, state: TrainState, image_set, flip_averaging: bool = False) -> dict:
+        """f_ID and perhaps f_ALL of a set of images, see `features.extract`."""
         variables = self.devices.replicate(
             {"params": state.params, "batch_stats": state.batch_stats}
         )

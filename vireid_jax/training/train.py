@@ -1,6 +1,9 @@
 """The two modes of main.py: train (then evaluate), and evaluate a trained run."""
 
+import contextlib
 import math
+import signal
+import sys
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,8 +13,9 @@ from vireid_jax.evaluation import report
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
+from vireid_jax.training.signals import StopRequest
 from vireid_jax.training.state import TrainState
-from vireid_jax.training.workdir import Log, Workdir
+from vireid_jax.training.workdir import Silence, Workdir
 from vireid_jax.types import UserError
 
 _RANDOM = (
@@ -20,26 +24,30 @@ _RANDOM = (
 )
 
 
-def train(config, folder: str) -> dict:
+def train(config, folder: str, allow_config_change: bool = False) -> dict | None:
     """Trains to the config's last step, from the newest checkpoint if there is one.
+
+    SIGINT and SIGTERM save a checkpoint and end the process with status 128 plus their number. Of
+    several processes (see `devices.connect`) the first alone evaluates and writes.
 
     Args:
       config: a frozen config, see configs/default.py.
       folder: of the run; see `Workdir` and the README for what it holds.
+      allow_config_change: continue with a config that is not the one that the run began with.
 
     Returns:
-      The content of results.json.
+      The content of results.json; None in a process that is not the first.
 
     Raises:
-      UserError: a mistake in the config, the data or the folder.
+      UserError: a mistake in the config, the data or the folder; another run works in it.
     """
-    workdir = Workdir(folder, config)
+    workdir = Workdir(folder, config, allow_config_change)
     _require_weights(config, workdir)
     Devices().check_identities(config.batch.identities)
     experiment = Experiment(config)
     start = None if workdir.has_checkpoint else experiment.init_state()
-    workdir.start(experiment.devices, experiment.fingerprints)
-    with Checkpoints(workdir.checkpoints) as checkpoints:
+    with workdir.alone(), Checkpoints(workdir.checkpoints) as checkpoints:
+        workdir.start(experiment.devices, experiment.fingerprints)
         if start is None:
             state = checkpoints.restore(experiment.abstract_state())
             tqdm.write(f"continuing {folder} after step {checkpoints.latest}")
@@ -47,16 +55,15 @@ def train(config, folder: str) -> dict:
             state = start
             if not config.model.init_from:
                 tqdm.write(_RANDOM)
-        log = Log(workdir.path, int(state.step))
-        state = _loop(experiment, state, workdir, checkpoints, log)
-    state = _selected(experiment, state, workdir)
-    results = _evaluate(experiment, state, workdir, config.train.selection)
-    log.write_results(results["step"], results["protocols"])
-    log.close()
+        with contextlib.closing(workdir.log(int(state.step))) as log:
+            state = _loop(experiment, state, workdir, checkpoints, log)
+            state = _selected(experiment, state, workdir)
+            results = _evaluate(experiment, state, workdir, log, config.train.selection)
+    experiment.devices.wait_for_all("end")
     return results
 
 
-def evaluate(config, folder: str) -> dict:
+def evaluate(config, folder: str, allow_config_change: bool = False) -> dict:
     """Evaluates the last (or best, by `selection`) checkpoint of a run; returns results.json.
 
     Where there is none yet, the weights of `config.model.init_from` are evaluated as they are.
@@ -64,7 +71,7 @@ def evaluate(config, folder: str) -> dict:
     Raises:
       UserError: as `train`; there is neither a checkpoint nor `init_from`.
     """
-    workdir = Workdir(folder, config)
+    workdir = Workdir(folder, config, allow_config_change)
     trained = workdir.has_checkpoint
     if not trained and not config.model.init_from:
         raise UserError(
@@ -81,7 +88,8 @@ def evaluate(config, folder: str) -> dict:
     else:
         state = experiment.init_state(whole=True)
         workdir.start(experiment.devices, experiment.fingerprints)
-    return _evaluate(experiment, state, workdir, config.train.selection if trained else "last")
+    selection = config.train.selection if trained else "last"
+    return _evaluate(experiment, state, workdir, Silence(), selection)
 
 
 def _require_weights(config, workdir):
@@ -93,9 +101,9 @@ def _require_weights(config, workdir):
 
 def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
     options, first, last = experiment.config.train, int(state.step), experiment.steps
-    batches = loader.Batches(experiment.train_set, experiment.sampler, last)
-    train_step = experiment.train_step()
-    state = experiment.devices.replicate(state)
+    batches = experiment.batches()
+    devices, train_step = experiment.devices, experiment.train_step()
+    state = devices.replicate(state)
     pending = None  # the newest metrics: fetched one log later, so that no step waits for them
 
     def flush():
@@ -109,7 +117,8 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
                 )
             log.write(pending[0], values)
 
-    with tqdm(total=last, initial=first, desc="training", unit="step") as progress:
+    bar = tqdm(total=last, initial=first, desc="training", unit="step")
+    with bar as progress, StopRequest() as stop:
         for step, batch in enumerate(loader.iterate(batches, first), first + 1):
             state, metrics = train_step(state, batch)
             progress.update()
@@ -121,20 +130,29 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
                 if experiment.selection_set is not None:
                     _compete(experiment, state, workdir, log)
                 elif step < last:
-                    results = _evaluate(experiment, state, workdir, "last")
-                    log.write_results(step, results["protocols"])
+                    _evaluate(experiment, state, workdir, log, "last")
             if step % options.checkpoint_every == 0 or step == last:
                 flush()
                 pending = None
                 checkpoints.save(state)  # which refuses a state that is not finite
+            if devices.processes > 1 and step % options.log_every:
+                continue  # asking the others costs a wait for them
+            if (number := devices.largest(stop.number)) and step < last:
+                flush()
+                checkpoints.save(state)
+                name = signal.Signals(number).name
+                tqdm.write(f"{name}: saved after step {step}; the same command continues")
+                sys.exit(128 + number)
     return state
 
 
 def _compete(experiment, state, workdir, log):
     """Keeps `state` if it is the best so far."""
-    score, results = experiment.score(state)
-    step, selection = int(state.step), experiment.config.train.selection
-    log.write_results(step, results, selection.removeprefix("best-on-"))
+    score, step, selection = 0.0, int(state.step), experiment.config.train.selection
+    if experiment.devices.first_process:
+        score, results = experiment.score(state)
+        log.write_results(step, results, selection.removeprefix("best-on-"))
+    score = experiment.devices.of_first_process(score)
     with Checkpoints(workdir.best, best=True) as best:
         best.save(state, score)
         tqdm.write(f"step {step}, {selection}: mAP {score:.2f}, the best is of step {best.latest}")
@@ -148,7 +166,9 @@ def _selected(experiment, state, workdir):
         return best.restore(experiment.abstract_state())
 
 
-def _evaluate(experiment, state, workdir, selection):
+def _evaluate(experiment, state, workdir, log, selection):
+    if not experiment.devices.first_process:
+        return None
     config = experiment.config
     results = {
         "dataset": config.data.dataset,

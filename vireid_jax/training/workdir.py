@@ -1,5 +1,7 @@
 """The folder of a run: what it was, where it ran, what it logged and what came out."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import platform
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import jax
 from tensorboardX import SummaryWriter
+from tqdm import tqdm
 
 from vireid_jax.types import UserError
 
@@ -28,25 +31,36 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gra
 
 
 class Workdir:
-    """A run's folder; files appear in it by rename, so that none is ever half-written."""
+    """A run's folder; files appear in it by rename, so that none is ever half-written.
 
-    def __init__(self, folder: str, config):
+    Of the processes of one run the first alone writes.
+    """
+
+    def __init__(self, folder: str, config, allow_config_change: bool = False):
         """Opens the folder of this run, which need not exist yet.
+
+        Args:
+          folder: of the run.
+          config: of this call.
+          allow_config_change: take another config than the run began with, and say what differs.
 
         Raises:
           UserError: the folder belongs to a run with another config, bookkeeping apart; names the
             keys.
         """
-        self.path = Path(folder)
+        self.path, self._writes = Path(folder), jax.process_index() == 0
         self._config = json.loads(config.to_json())
         file = self.path / "config.json"
         if file.exists():
             theirs = json.loads(file.read_text())
             different = sorted(set(differences(theirs, self._config)) - BOOKKEEPING)
-            if different:
+            if different and allow_config_change:
+                tqdm.write(f"continuing with another config: {', '.join(different)}")
+            elif different:
                 raise UserError(
                     f"{file} is of a run with another config; these keys differ: "
-                    f"{', '.join(different)}. Use another --workdir, or that config"
+                    f"{', '.join(different)}. Use another --workdir, that config, or "
+                    "--allow_config_change"
                 )
 
     @property
@@ -64,6 +78,30 @@ class Workdir:
         """Whether there is one to continue from."""
         return any(entry.name.isdigit() for entry in self.checkpoints.glob("*"))
 
+    @contextlib.contextmanager
+    def alone(self):
+        """While no other training works in the folder; a dead process holds nothing.
+
+        Raises:
+          UserError: another one does.
+        """
+        if not self._writes:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another run works in {self.path}: wait for it, or use another --workdir"
+                ) from error
+            yield
+
+    def log(self, step: int) -> "Log | Silence":
+        """The logs of a run that continues after `step`."""
+        return Log(self.path, step) if self._writes else Silence()
+
     def check_data(self, data: dict[str, str]) -> None:
         """Compares the fingerprints of a run's data with those it began with.
 
@@ -78,6 +116,8 @@ class Workdir:
 
     def write(self, name: str, content) -> None:
         """Writes `content` as JSON."""
+        if not self._writes:
+            return
         partial = self.path / f"{name}.partial"
         partial.write_text(json.dumps(content, indent=2) + "\n")
         partial.rename(self.path / name)
@@ -93,7 +133,8 @@ class Workdir:
           UserError: the folder's run was on other data.
         """
         self.check_data(data)
-        self.path.mkdir(parents=True, exist_ok=True)
+        if self._writes:
+            self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.json", self._config)
         self.write(
             "environment.json",
@@ -102,7 +143,7 @@ class Workdir:
                 "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
                 "device": devices.all[0].device_kind,
                 "devices": len(devices),
-                "processes": jax.process_count(),
+                "processes": devices.processes,
                 "git": _git_revision(),
                 "data": data,
             },
@@ -155,6 +196,19 @@ class Log:
         """Flushes and closes both."""
         self._lines.close()
         self._events.close()
+
+
+class Silence:
+    """Stands for a `Log` in the processes that write nothing."""
+
+    def write(self, step, values):
+        """Does nothing, as the others."""
+
+    def write_results(self, step, protocols, split="test"):
+        """Does nothing, as the others."""
+
+    def close(self):
+        """Does nothing, as the others."""
 
 
 def _git_revision():

@@ -81,7 +81,8 @@ class Stage(nn.Module):
         """[B, h, w, C] -> [B, h/s, w/s, 4 width]."""
         for i in range(self.blocks):
             strides = self.strides if i == 0 else 1
-            x = Bottleneck(self.layers, self.width, strides, name=f"block{i}")(x)
+            block = self.layers.block(Bottleneck)
+            x = block(self.layers, self.width, strides, name=f"block{i}")(x)
         return x
 
 

@@ -1,0 +1,72 @@
+"""Prints how a run learned, and how it does on people it knows and on people it does not.
+
+    python scripts/diagnose.py --config=configs/synthetic.py --workdir=runs/synthetic
+
+First the raw loss terms, averaged over tenths of the run; then retrieval from every camera in every
+other, all images of it, on the training and on the test identities. Where both are alike, more
+training would help; where they are not, more data.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from vireid_jax import command_line
+from vireid_jax.evaluation import ranking
+from vireid_jax.training.checkpoints import Checkpoints
+from vireid_jax.training.experiment import Experiment
+from vireid_jax.training.workdir import Workdir
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "File of the run's configuration.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+PARTS = 10
+
+
+def curve(metrics: Path) -> str:
+    """Means of the logged terms over equal parts of a run."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    terms = [name for name in lines[0] if name not in ("step", "learning_rate")]
+    rows = ["steps up to  " + "".join(f"{name:>15}" for name in terms)]
+    for part in np.array_split(lines, min(PARTS, len(lines))):
+        means = (np.mean([line[name] for line in part]) for name in terms)
+        rows.append(f"{part[-1]['step']:11}  " + "".join(f"{mean:15.4f}" for mean in means))
+    return "\n".join(rows)
+
+
+def between_cameras(features, image_set) -> dict:
+    """{(query camera, gallery camera): (rank-1, mAP)} in percent."""
+    own = {camera: np.flatnonzero(image_set.camid == camera) for camera in set(image_set.camid)}
+    found = {}
+    for query, gallery in itertools.permutations(sorted(own), 2):
+        rows, columns = own[query], own[gallery]
+        pids = image_set.pid[rows], image_set.pid[columns]
+        figures = ranking.rank(features[rows] @ features[columns].T, *pids).percent()
+        found[query, gallery] = figures["rank1"], figures["mAP"]
+    return found
+
+
+def main():
+    """Reads the log, embeds both splits with the newest checkpoint, prints."""
+    experiment = Experiment(CONFIG.value)
+    workdir = Workdir(WORKDIR.value, CONFIG.value)
+    with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+        state = checkpoints.restore(experiment.abstract_state())
+    print(curve(workdir.path / "metrics.jsonl"))
+    found = []
+    for image_set in (experiment.train_set, experiment.test_set):
+        name, features = list(experiment.features(state, image_set).items())[-1]
+        found.append(between_cameras(features, image_set))
+    print(f"\n{name}, rank-1 / mAP, query - gallery camera")
+    print("           training identities  test identities")
+    for query, gallery in sorted(found[0].keys() & found[1].keys()):
+        cells = ("{:5.1f} / {:4.1f}".format(*pairs[query, gallery]) for pairs in found)
+        print(f"{query:4} - {gallery:<4}" + "".join(f"{cell:>20}" for cell in cells))
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    command_line.run(main)

@@ -1,0 +1,90 @@
+"""Checkpoints that are damaged or cannot be written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vireid_jax.training.checkpoints import Checkpoints
+from vireid_jax.training.state import TrainState
+from vireid_jax.types import UserError
+
+
+def state(step, size=5_000):
+    values = np.random.default_rng(step).normal(size=size)
+    return TrainState(np.int32(step), {"w": values}, {"mean": values[:3]}, ())
+
+
+def save(folder, *steps):
+    with Checkpoints(folder) as checkpoints:
+        for step in steps:
+            checkpoints.save(state(step))
+
+
+def damage(folder, step):
+    """Cuts the largest file of a checkpoint in half."""
+    files = [file for file in (folder / str(step)).rglob("*") if file.is_file()]
+    largest = max(files, key=lambda file: file.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_one_before_a_damaged_checkpoint_is_used_with_a_warning(tmp_path, capsys, read_only):
+    save(tmp_path, 1, 2)
+    damage(tmp_path, 2)
+    with Checkpoints(tmp_path, read_only) as checkpoints:
+        restored = checkpoints.restore(state(0))
+        np.testing.assert_array_equal(restored.params["w"], state(1).params["w"])
+        shown = capsys.readouterr().out
+        assert f"checkpoint {tmp_path / '2'} is damaged; using that of step 1" in shown
+    assert (tmp_path / "2").exists() == read_only
+    if not read_only:
+        save(tmp_path, 2)  # as the continued run does
+        with Checkpoints(tmp_path) as checkpoints:
+            assert int(checkpoints.restore(state(0)).step) == 2
+
+
+def test_a_checkpoint_of_another_network_is_refused_and_kept(tmp_path):
+    save(tmp_path, 1, 2)
+    other = state(0, size=7)
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="does not fit"):
+        checkpoints.restore(other)
+    assert (tmp_path / "1").exists()
+    assert (tmp_path / "2").exists()
+
+
+WITHOUT_ROOM = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_checkpoints import Checkpoints, save, state
+from vireid_jax import command_line
+
+def main():
+    folder = Path(FOLDER)
+    save(folder, 1)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # of any file, in bytes
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(state(2, 400_000))
+
+command_line.run(main)
+"""
+
+
+def test_without_room_the_run_ends_with_a_message_and_keeps_what_it_had(tmp_path):
+    script = WITHOUT_ROOM.replace("FOLDER", repr(str(tmp_path)))
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "could not be written (File too large" in done.stderr
+    assert "the last one there is of step 1" in done.stderr
+    with Checkpoints(tmp_path) as checkpoints:
+        assert int(checkpoints.restore(state(0)).step) == 1
