@@ -162,25 +162,21 @@ def build(
     )
 
 
-def random_variables(network: Network, key: jax.Array, height: int, width: int):
+def init(network: Network, key: jax.Array, height: int, width: int):
     """Random variables of the network: {"params": ..., "batch_stats": ...}, float32.
 
     The two modality-specific modules start from the same weights, as they do when both are taken
     from one pre-trained network (Sec. IV-A): what they then learn starts aligned.
     """
     images = jnp.zeros((2, height, width, 3))
-    found = network.init(key, images, images, train=True)
-    streams = found["params"]["streams"]
-    params = found["params"] | {"streams": streams | {"ir": streams["rgb"]}}
-    return found | {"params": params}
 
+    def variables(key):
+        found = network.init(key, images, images, train=True)
+        streams = found["params"]["streams"]
+        params = found["params"] | {"streams": streams | {"ir": streams["rgb"]}}
+        return found | {"params": params}
 
-def init(network: Network, key: jax.Array, height: int, width: int):
-    """`random_variables`, compiled."""
-    # It runs once: optimising the program would take a CPU a minute.
-    options = {"xla_backend_optimization_level": 0}
-    compiled = jax.jit(random_variables, static_argnums=(0, 2, 3), compiler_options=options)
-    return compiled(network, key, height, width)
+    return jax.jit(variables)(key)
 
 
 def check_size(height: int, width: int, parts: int) -> None:

@@ -105,7 +105,7 @@ class Experiment:
         Raises:
           UserError: a file of weights that cannot be read or does not fit.
         """
-        variables = network.init(*self._initial)
+        variables = self._random_variables()
         file = self.config.model.init_from
         if file:
             weights = torch_weights.read(file)
@@ -121,12 +121,12 @@ class Experiment:
 
     def abstract_state(self) -> TrainState:
         """Shapes and dtypes of a state."""
-        return jax.eval_shape(lambda: self._at_step_0(network.random_variables(*self._initial)))
+        return jax.eval_shape(lambda: self._at_step_0(self._random_variables()))
 
-    @property
-    def _initial(self):
+    def _random_variables(self):
         data = self.config.data
-        return self._network, jax.random.key(self.config.seed), data.height, data.width
+        key = jax.random.key(self.config.seed)
+        return network.init(self._network, key, data.height, data.width)
 
     def _at_step_0(self, variables):
         params = variables["params"]
