@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def start(data_dir, workdir, *options, variant="baseline", devices=1, **environm
 
 
 def finish(process, workdir):
-    assert process.wait() == 0, Path(f"{workdir}.txt").read_text()
+    assert process.wait(timeout=600) == 0, Path(f"{workdir}.txt").read_text()
 
 
 def metrics(workdir):
@@ -101,9 +102,9 @@ def kill_and_repeat(data_dir, folder, kills, *options, **how):
         process, goal = start(data_dir, torn, *options, **how), logged + draw.randint(0, 12)
         while process.poll() is None and len(metrics(torn)) < goal:
             time.sleep(0.05)
-        time.sleep(draw.random())
+        time.sleep(0.3 * draw.random())
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
         said = re.split("[\r\n]", Path(f"{torn}.txt").read_text())
         bars = [x.split(":")[0] for x in said if x.startswith(("training", "embedding"))]
         saving = any(torn.glob("checkpoints/*tmp*"))
@@ -118,7 +119,7 @@ def kill_and_repeat(data_dir, folder, kills, *options, **how):
 
 
 def test_a_run_killed_twice_ends_as_if_it_had_not_been(rendered, tmp_path):
-    options = "--config.train.steps=40", "--config.train.checkpoint_every=3"
+    options = "--config.train.steps=60", "--config.train.checkpoint_every=3"
     kill_and_repeat(rendered, tmp_path, 2, *options)
 
 

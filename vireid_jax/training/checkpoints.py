@@ -36,16 +36,24 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,
         )
-        self._folder, self._best, self._read_only = folder.absolute(), best, read_only
+        self._folder, self._best, self._damaged = folder.absolute(), best, []
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
+        self.wait()
+        self._manager.close()
+
+    def wait(self) -> None:
+        """Until all that was saved is written.
+
+        Raises:
+          UserError: it cannot be.
+        """
         with self._writing():
             self._manager.wait_until_finished()
-        self._manager.close()
 
     @contextlib.contextmanager
     def _writing(self):
@@ -53,6 +61,8 @@ class Checkpoints:
         try:
             yield
         except (ValueError, OSError) as error:  # tensorstore reports a full disk as the former
+            if isinstance(error, ValueError) and "Error writing" not in str(error):
+                raise
             whole = [int(x.name) for x in self._folder.iterdir() if x.name.isdigit()]
             reason = str(error).rsplit(": ", 1)[-1]
             raise UserError(
@@ -78,7 +88,7 @@ class Checkpoints:
             be written.
         """
         step = int(state.step)
-        if step not in self._manager.all_steps():
+        if step not in set(self._manager.all_steps()) - set(self._damaged):
             host = jax.tree.map(np.asarray, state)
             if not all(np.isfinite(x).all() for x in jax.tree.leaves(host)):
                 raise UserError(
@@ -88,6 +98,8 @@ class Checkpoints:
                 )
             metrics = {"score": score} if self._best else None
             with self._writing():
+                while self._damaged:
+                    self._manager.delete(self._damaged.pop())
                 self._manager.save(step, args=ocp.args.StandardSave(host), metrics=metrics)
 
     def variables(self) -> dict:
@@ -107,7 +119,7 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState:
         """The newest checkpoint that can be read, as arrays on the host.
 
-        Newer ones that are damaged are named in a warning, and deleted unless `read_only`.
+        Newer ones that are damaged are named in a warning; the next `save` deletes them.
 
         Args:
           like: a state of the same structure; shapes and dtypes suffice.
@@ -117,7 +129,9 @@ class Checkpoints:
         """
         self._require_one()
         like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-        saved = [self.latest] if self._best else sorted(self._manager.all_steps(), reverse=True)
+        saved = sorted(self._manager.all_steps(), reverse=True)
+        if self._best or jax.process_count() > 1:  # processes must not choose differently
+            saved = [self.latest]
         damaged = []
         for step in saved:
             try:
@@ -137,6 +151,5 @@ class Checkpoints:
                 f"warning: checkpoint {self._folder / str(step)} is damaged; "
                 f"using that of step {int(state.step)}"
             )
-            if not self._read_only:
-                self._manager.delete(step)  # its step will be saved again
+        self._damaged = damaged
         return state

@@ -27,6 +27,7 @@ def connect() -> None:
       UserError: they cannot be found, or do not answer.
     """
     names = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours, see `signals`
     try:
         given = {key: int(os.environ[name]) for key, name in names.items() if name in os.environ}
         jax.distributed.initialize(**given)
@@ -56,6 +57,11 @@ class Devices:
         return len(self.all)
 
     @property
+    def here(self) -> int:
+        """How many are this process's own."""
+        return len(self._own)
+
+    @property
     def processes(self) -> int:
         """How many share the run."""
         return jax.process_count()
@@ -67,12 +73,14 @@ class Devices:
 
     @contextlib.contextmanager
     def first_process_first(self):
-        """The other processes enter when the first one has left."""
+        """The other processes enter when the first one has left, by an error or without."""
         if not self.first_process:
             self.wait_for_all("first process")
-        yield
-        if self.first_process:
-            self.wait_for_all("first process")
+        try:
+            yield
+        finally:
+            if self.first_process:
+                self.wait_for_all("first process")
 
     def wait_for_all(self, what: str) -> None:
         """Until every process has come to `what`."""

@@ -28,7 +28,7 @@ class Experiment:
 
     Attributes:
       config: the frozen config.
-      devices: all local devices.
+      devices: those of all processes.
       train_set, test_set: the images.
       selection_set: those that the best checkpoint is selected on, None where it is the last.
       protocols: how `test_set` is evaluated.
@@ -179,7 +179,7 @@ class Experiment:
             modality: functools.partial(mapped, variables)
             for modality, mapped in self._embed[flip_averaging].items()
         }
-        batch = self.config.evaluation.batch * len(self.devices)
+        batch = self.config.evaluation.batch * self.devices.here
         return features.extract(embed, image_set, batch)
 
     @functools.cached_property

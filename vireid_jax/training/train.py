@@ -42,13 +42,16 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
       UserError: a mistake in the config, the data or the folder; another run works in it.
     """
     workdir = Workdir(folder, config, allow_config_change)
+    if workdir.path.exists():
+        with workdir.alone():  # or refuse before anything slow
+            pass
     _require_weights(config, workdir)
     Devices().check_identities(config.batch.identities)
     experiment = Experiment(config)
     start = None if workdir.has_checkpoint else experiment.init_state()
     with workdir.alone(), Checkpoints(workdir.checkpoints) as checkpoints:
         workdir.start(experiment.devices, experiment.fingerprints)
-        if start is None:
+        if start is None or workdir.has_checkpoint:
             state = checkpoints.restore(experiment.abstract_state())
             tqdm.write(f"continuing {folder} after step {checkpoints.latest}")
         else:
@@ -63,8 +66,8 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
     return results
 
 
-def evaluate(config, folder: str, allow_config_change: bool = False) -> dict:
-    """Evaluates the last (or best, by `selection`) checkpoint of a run; returns results.json.
+def evaluate(config, folder: str, allow_config_change: bool = False) -> dict | None:
+    """Evaluates the last (or best, by `selection`) checkpoint of a run; returns as `train`.
 
     Where there is none yet, the weights of `config.model.init_from` are evaluated as they are.
 
@@ -89,7 +92,9 @@ def evaluate(config, folder: str, allow_config_change: bool = False) -> dict:
         state = experiment.init_state(whole=True)
         workdir.start(experiment.devices, experiment.fingerprints)
     selection = config.train.selection if trained else "last"
-    return _evaluate(experiment, state, workdir, Silence(), selection)
+    results = _evaluate(experiment, state, workdir, Silence(), selection)
+    experiment.devices.wait_for_all("end")
+    return results
 
 
 def _require_weights(config, workdir):
@@ -112,8 +117,9 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
             if not math.isfinite(values["loss"]):
                 raise UserError(
                     f"the loss at step {pending[0]} is not finite ({values}); the last checkpoint "
-                    f"is of step {checkpoints.latest}. Try a lower config.optimizer.learning_rate "
-                    "in another --workdir"
+                    f"is of step {checkpoints.latest}. Likely the learning rate is too high or its "
+                    "warm-up too short, or bfloat16 too coarse: try a lower "
+                    "config.optimizer.learning_rate in another --workdir"
                 )
             log.write(pending[0], values)
 
@@ -135,11 +141,12 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
                 flush()
                 pending = None
                 checkpoints.save(state)  # which refuses a state that is not finite
-            if devices.processes > 1 and step % options.log_every:
+            if devices.processes > 1 and step % options.log_every and step < last:
                 continue  # asking the others costs a wait for them
-            if (number := devices.largest(stop.number)) and step < last:
+            if number := devices.largest(stop.number):
                 flush()
                 checkpoints.save(state)
+                checkpoints.wait()
                 name = signal.Signals(number).name
                 tqdm.write(f"{name}: saved after step {step}; the same command continues")
                 sys.exit(128 + number)

@@ -21,6 +21,7 @@ BOOKKEEPING = {
     "config.data.dir",
     "config.data.source",
     "config.model.init_from",
+    "config.train.remat",
     "config.train.log_every",
     "config.train.checkpoint_every",
     "config.train.eval_every",
@@ -55,7 +56,7 @@ class Workdir:
             theirs = json.loads(file.read_text())
             different = sorted(set(differences(theirs, self._config)) - BOOKKEEPING)
             if different and allow_config_change:
-                tqdm.write(f"continuing with another config: {', '.join(different)}")
+                tqdm.write(f"{file} is of a run with another config: {', '.join(different)}")
             elif different:
                 raise UserError(
                     f"{file} is of a run with another config; these keys differ: "
