@@ -34,6 +34,6 @@ def get_config(choice: str = "full"):
     # memory of its first gradients would hold the branch back for a thousand.
     config.optimizer.warmup_epochs = 3.0
     config.optimizer.second_momentum = 0.99
-    config.train.steps = 2300
+    config.train.steps = 2900
     config.train.checkpoint_every = 250
     return variants.apply(config, choice)

@@ -118,13 +118,20 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, tiny, tmp_path,
     assert_ends_alike(config, folder, results, tmp_path / "again")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
+def number(request):
+    """A signal that is not ignored, however this process was started."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_a_signal_saves_and_the_same_command_continues(
-    finished, tiny, tmp_path, monkeypatch, capsys, number
+    finished, tmp_path, monkeypatch, capsys, number
 ):
     config, folder, results = finished
     config.train.checkpoint_every = 100
-    whole, before = loader.iterate, signal.getsignal(number)
+    whole = loader.iterate
 
     def signalled(batches, start):
         for step, batch in enumerate(whole(batches, start), start + 1):
@@ -137,17 +144,37 @@ def test_a_signal_saves_and_the_same_command_continues(
         train.train(config, str(tmp_path / "again"))
     assert ended.value.code == 128 + number
     assert f"{number.name}: saved after step 3" in capsys.readouterr().out
-    assert signal.getsignal(number) == before
+    assert signal.getsignal(number) == signal.default_int_handler
     monkeypatch.setattr(loader, "iterate", whole)
     assert_ends_alike(config, folder, results, tmp_path / "again")
 
 
-def test_a_second_signal_ends_at_once():
-    with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.number == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("kinds", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT")])
+def test_a_second_signal_ends_at_once(kinds):
+    first, second = (int(signal.Signals[kind]) for kind in kinds)
+    script = f"""
+import os, signal
+from vireid_jax.training.signals import StopRequest
+signal.signal(signal.SIGINT, signal.default_int_handler)  # however this process was started
+with StopRequest() as stop:
+    os.kill(os.getpid(), {first})
+    print(stop.number, flush=True)
+    os.kill(os.getpid(), {second})
+    print("still here")
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-second, f"{first}\n")
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGINT)
+            assert stop.number == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_two_runs_in_one_folder_are_refused(finished):

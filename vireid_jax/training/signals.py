@@ -7,7 +7,8 @@ import threading
 class StopRequest:
     """While it is entered, the first SIGINT or SIGTERM is noted instead of ending the process.
 
-    A second one ends it at once. Outside the main thread signals are left alone.
+    A second one ends it at once, by the system's own hand. Outside the main thread signals are left
+    alone, and so is one that was ignored before, as under nohup.
 
     Attributes:
       number: of the signal that came, or 0.
@@ -21,17 +22,15 @@ class StopRequest:
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception):
-        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number, frame):
         self.number = number
-        self._restore()
-
-    def _restore(self):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        for noted in self._before:
+            signal.signal(noted, signal.SIG_DFL)
