@@ -27,10 +27,8 @@ GIB = 2**30
 def shapes(config, ids, **options):
     """The network of a config and the shapes of its variables."""
     net = network.build(config.model, ids, heatmaps=1, **options)
-    images = jax.ShapeDtypeStruct((1, config.data.height, config.data.width, 3), jnp.float32)
-    return net, jax.eval_shape(
-        lambda key, x: net.init(key, x, x, train=True), jax.random.key(0), images
-    )
+    size = config.data.height, config.data.width
+    return net, jax.eval_shape(lambda: network.init(net, jax.random.key(0), *size))
 
 
 def size(tree):

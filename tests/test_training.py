@@ -84,7 +84,9 @@ def test_loss_gradients_and_updates_do_not_depend_on_the_device_count(experiment
 
 def test_identities_that_the_devices_cannot_share_are_refused():
     Devices(4).check_identities(8)
-    with pytest.raises(UserError, match=r"identities=6 .*: use 4 or 8 .* or 1 or 2 or 3 dev"):
+    with pytest.raises(
+        UserError, match=r"config\.batch\.identities=6 .*: use 4 or 8 .* or 1 or 2 or 3 dev"
+    ):
         Devices(4).check_identities(6)
 
 

@@ -11,7 +11,12 @@ from absl import app, flags, logging
 from vireid_jax.types import UserError
 
 _NOT_WRITABLE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
 }
 
 

@@ -128,20 +128,12 @@ class Devices:
     def train_step(self, function):
         """Maps (state, this process's rows) -> (state, metrics); `state` is donated.
 
-        `function` must return the same state and metrics on every device. As with `jax.jit`,
-        `.lower(state, batch)` is the program without running it.
+        `function` must return the same state and metrics on every device.
         """
         mapped = partial(
             jax.pmap, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=self.all
         )(function, donate_argnums=0)
-
-        def train_step(state, batch):
-            return mapped(state, jax.tree.map(self._split, batch))
-
-        train_step.lower = lambda state, batch: mapped.lower(
-            state, jax.tree.map(self._split, batch)
-        )
-        return train_step
+        return lambda state, batch: mapped(state, jax.tree.map(self._split, batch))
 
     def embed(self, function):
         """Maps (variables, rows) -> rows of results, on the host, by this process alone."""

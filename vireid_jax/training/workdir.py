@@ -119,6 +119,7 @@ class Workdir:
         """Writes `content` as JSON."""
         if not self._writes:
             return
+        self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / f"{name}.partial"
         partial.write_text(json.dumps(content, indent=2) + "\n")
         partial.rename(self.path / name)
@@ -134,8 +135,6 @@ class Workdir:
           UserError: the folder's run was on other data.
         """
         self.check_data(data)
-        if self._writes:
-            self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.json", self._config)
         self.write(
             "environment.json",

@@ -79,9 +79,9 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, x):
         """[B, h, w, C] -> [B, h/s, w/s, 4 width]."""
+        block = self.layers.block(Bottleneck)
         for i in range(self.blocks):
             strides = self.strides if i == 0 else 1
-            block = self.layers.block(Bottleneck)
             x = block(self.layers, self.width, strides, name=f"block{i}")(x)
         return x
 
