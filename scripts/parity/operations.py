@@ -10,7 +10,6 @@ from parity.check import Check, array, layers, nchw, nhwc, norm
 from vireid_jax.interop import torch_weights
 from vireid_jax.losses import distillation, hetero_center, identity, pose
 from vireid_jax.models import part_heads
-from vireid_jax.models.pose_branch import transposed
 from vireid_jax.models.refinement import upsample
 from vireid_jax.types import Targets
 
@@ -102,7 +101,7 @@ def _deconv(check, prefix):
     shape = jax.ShapeDtypeStruct((*kernel.shape[2:], *kernel.shape[:2]), np.float32)
     variables = {"params": {"pose": {"dconv2": {"kernel": shape}}}}
     variables = torch_weights.to_flax({leaf: kernel}, variables, torch_weights.PUBLISHED)
-    layer = transposed(layers(False), kernel.shape[1], name=None)
+    layer = layers(False).transposed_conv(kernel.shape[1], name=None)
     params = jax.tree.map(array, variables["params"]["pose"]["dconv2"])
     y = layer.apply({"params": params}, nhwc(check[f"{prefix}x"]))
     check.compare(f"{prefix}y", nchw(y), 1e-5)

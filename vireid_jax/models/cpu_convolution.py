@@ -1,14 +1,20 @@
-"""Convolution for CPUs, as matrix products where XLA's own CPU convolution is slow.
+"""Convolution for CPUs, in other words where XLA's own CPU convolution is slow.
 
-XLA's CPU backend convolves well at stride 1 with 3x3 kernels, but a 1x1 kernel takes it several
-times as long as the matrix product that it is, and the gradients of strided convolutions, which
-are convolutions of dilated arrays, several times as long as products with gathered patches:
+XLA's CPU backend convolves well at stride 1 with 3x3 kernels. A 1x1 kernel takes it several times
+as long as the matrix product that it is, and the gradients of strided and of transposed
+convolutions, which are convolutions of dilated arrays, longer still. Instead,
 
-  y[n, i, j, :] = sum_{a, b} x[n, s i + d a - p, s j + d b - p, :] W[a, b]
+- few taps are a matrix product with the patches under them (`_by_patches`):
 
-For each (a, b) the x at all (i, j) are one strided slice of the padded input; the slices side by
-side are the rows of a matrix [N h w, k k C], W is [k k C, D], and both gradients are matrix
-products too. It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
+    y[n, i, j, :] = sum_{a, b} x[n, s i + d a - p, s j + d b - p, :] W[a, b]
+
+  For each (a, b) the x at all (i, j) are one strided slice of the padded input; the slices side by
+  side are the rows of a matrix [N h w, k k C], W is [k k C, D], and both gradients are matrix
+  products too;
+- many taps at stride 2 are half as many at stride 1 over cells of 2x2 pixels (`_by_cells`);
+- transposed 3x3 kernels are a matrix product with cells of 2x2 pixels of the output (`_to_cells`).
+
+It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
 `layers.Layers.conv_general_dilated`); GPUs and TPUs keep the original.
 """
 
@@ -16,17 +22,24 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_MANY_TAPS = 9  # a 7x7 kernel's patches would cost more memory traffic than they save
+_MANY_TAPS = 9  # more patches would cost more memory traffic than they save
+_TRANSPOSED = {"kernel": (3, 3), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2, 2)}
 
 
 def conv_general_dilated(x, kernel, window_strides, padding, **options):
     """`jax.lax.conv_general_dilated` for NHWC images and HWIO kernels; same values to rounding."""
-    height, width = kernel.shape[:2]
-    strided = max(window_strides) > 1
-    plain = options.get("feature_group_count", 1) == 1 and not isinstance(padding, str)
-    if plain and (height * width == 1 or (strided and height * width <= _MANY_TAPS)):
-        dilation = options.get("rhs_dilation") or (1, 1)
-        return _by_patches(x, kernel, window_strides, padding, dilation)
+    size, strides = kernel.shape[:2], tuple(window_strides)
+    dilation = tuple(options.get("rhs_dilation") or (1, 1))
+    spread = tuple(options.get("lhs_dilation") or (1, 1))
+    taps = size[0] * size[1]
+    if options.get("feature_group_count", 1) == 1 and not isinstance(padding, str):
+        form = {"kernel": size, "padding": tuple(map(tuple, padding)), "lhs_dilation": spread}
+        if form == _TRANSPOSED and strides == dilation == (1, 1):
+            return _to_cells(x, kernel)
+        if spread == (1, 1) and (taps == 1 or (max(strides) > 1 and taps <= _MANY_TAPS)):
+            return _by_patches(x, kernel, strides, padding, dilation)
+        if spread == dilation == (1, 1) and strides == (2, 2):
+            return _by_cells(x, kernel, padding)
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
@@ -49,3 +62,37 @@ def _by_patches(x, kernel, strides, padding, dilation):
             patches.append(lax.slice(x, (0, *start, 0), (batch, *stop, channels), (1, *strides, 1)))
     rows = jnp.concatenate(patches, -1).reshape(-1, len(patches) * channels)
     return (rows @ kernel.reshape(-1, kernel.shape[-1])).reshape(batch, *out, -1)
+
+
+def _by_cells(x, kernel, padding):
+    batch, *size, channels = x.shape
+    taps = [-(-k // 2) for k in kernel.shape[:2]]  # cells
+    out = [(n + sum(p) - k) // 2 + 1 for n, p, k in zip(size, padding, kernel.shape, strict=False)]
+    cells = [o + t - 1 for o, t in zip(out, taps, strict=True)]
+    grow = [(p[0], 2 * c - n - p[0], 0) for n, p, c in zip(size, padding, cells, strict=True)]
+    none = (0, 0, 0)
+    x = lax.pad(x, jnp.zeros((), x.dtype), (none, *grow, none))
+    x = x.reshape(batch, cells[0], 2, cells[1], 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    grow = [(0, 2 * t - k) for t, k in zip(taps, kernel.shape, strict=False)]
+    kernel = jnp.pad(kernel, (*grow, (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps[0], 2, taps[1], 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+    return lax.conv_general_dilated(
+        x.reshape(*x.shape[:3], -1),
+        kernel.reshape(*taps, 4 * channels, -1),
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _to_cells(x, kernel):
+    """Pixel 2 i + p of the output meets pixel i + o of the input under tap 2 o + 1 - p."""
+    batch, height, width, channels = x.shape
+    taps = jnp.array([1, 0, 3, 2])  # (o, p) in order; there is no tap 3
+    kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps][:, taps]
+    kernel = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 4, 1, 3, 5)
+    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    near = [x[:, a : a + height, b : b + width] for a in (0, 1) for b in (0, 1)]
+    rows = jnp.concatenate(near, -1).reshape(-1, 4 * channels)
+    y = (rows @ kernel.reshape(4 * channels, -1)).reshape(batch, height, width, 2, 2, -1)
+    return y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, -1)

@@ -146,6 +146,20 @@ class Layers:
             name=name,
         )
 
+    def transposed_conv(self, features, *, name):
+        """PyTorch's ConvTranspose2d(kernel 3, stride 2, padding 1, output padding 1, no bias)."""
+        return nn.Conv(
+            features,
+            (3, 3),
+            input_dilation=2,
+            padding=((1, 2), (1, 2)),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=self.init.transposed,
+            conv_general_dilated=self.conv_general_dilated,
+            name=name,
+        )
+
     def norm(self, *, scale_init=nn.initializers.ones, name):
         """A `BatchNorm` in this mode."""
         return BatchNorm(not self.train, self.axis_name, self.dtype, scale_init, name=name)

@@ -7,20 +7,6 @@ from vireid_jax.models.layers import ConvBlock, Layers
 from vireid_jax.models.refinement import RefinementStage
 
 
-def transposed(layers, features, *, name):
-    """PyTorch's ConvTranspose2d(kernel 3, stride 2, padding 1, output padding 1, no bias)."""
-    return nn.ConvTranspose(
-        features,
-        (3, 3),
-        strides=(2, 2),
-        padding=((1, 2), (1, 2)),
-        use_bias=False,
-        dtype=layers.dtype,
-        kernel_init=layers.init.transposed,
-        name=name,
-    )
-
-
 class PoseBranch(nn.Module):
     """F_S [B, h, w, C] -> heatmaps and keypoint features.
 
@@ -51,7 +37,7 @@ class PoseBranch(nn.Module):
         """
         layers, width = self.layers, self.width
         F_p1 = ConvBlock(layers, 4 * width, name="conv1")(F_S)
-        deconv = transposed(layers, 2 * width, name="dconv2")
+        deconv = layers.transposed_conv(2 * width, name="dconv2")
         F_p2 = nn.relu(layers.norm(name="dconv2_norm")(deconv(F_p1)))
         initial = ConvBlock(layers, self.heatmaps, name="reduce")(F_p2)
         refinement = RefinementStage(layers, 2 * width, self.heatmaps, name="refinement")
