@@ -32,6 +32,7 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.data.protocol = ""  # of evaluation: sysu, regdb or llcm
     config.data.height = 288  # Sec. IV-A
     config.data.width = 144
+    config.data.grey = False  # R, G and B become their mean, in training and evaluation
     config.data.heatmaps = "merged"  # L_pose targets: merged (1 channel), joints (16), none; row 6
     config.data.heatmap_file = ""  # npz with `path` and uint8 `heatmap`, for data without keypoints
 

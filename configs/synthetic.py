@@ -14,6 +14,7 @@ def get_config(choice: str = "full"):
     config.data.tier = "easy"  # or sysu; or regdb, with config.data.protocol=regdb
     config.data.protocol = "sysu"
     config.data.height, config.data.width = 96, 48
+    config.data.grey = True  # colours say nothing of the other spectrum
     config.model.width = 16
     config.model.pose_width = 8
     config.model.blocks = (1, 1, 1, 1)
@@ -34,6 +35,6 @@ def get_config(choice: str = "full"):
     # memory of its first gradients would hold the branch back for a thousand.
     config.optimizer.warmup_epochs = 3.0
     config.optimizer.second_momentum = 0.99
-    config.train.steps = 2900
+    config.train.steps = 2800
     config.train.checkpoint_every = 250
     return variants.apply(config, choice)

@@ -2,18 +2,24 @@
 
     python scripts/scaling.py [--step_ms=17 --link=450 --network=50 --latency_us=10]
 
-Both are arithmetic on the paper-size network and run anywhere.
+The first two are arithmetic on the paper-size network. The others take two steps of
+configs/synthetic.py on 1, 2, 4 and 8 devices of the host, of the same batch.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from vireid_jax import command_line
+from vireid_jax import command_line, losses
 from vireid_jax.models import network
+from vireid_jax.training import optimizer, step
+from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.state import TrainState
+from vireid_jax.types import Batch
 
 STEP_MS = flags.DEFINE_float("step_ms", 17.0, "Of one device alone, with its share of the batch.")
 LINK = flags.DEFINE_float("link", 450.0, "GB/s of a device to others of its host, one way.")
@@ -21,6 +27,9 @@ NETWORK = flags.DEFINE_float("network", 50.0, "GB/s of a device to other hosts, 
 LATENCY = flags.DEFINE_float("latency_us", 10.0, "Of a collective, for each doubling of devices.")
 
 PER_HOST = 8  # devices
+COUNTS = (1, 2, 4, 8)
+STEPS = 2
+RATE = 0.01
 GIB = 2**30
 
 
@@ -59,14 +68,14 @@ def print_memory(config, ids):
             print(f"{2 * rows:6}  {dtype:8}  {remat!s:5}  {kept / GIB:.1f}")
 
 
-def plan(config, variables, devices):
-    """{collective: (count, bytes)} of a step, on paper."""
+def plan(config, variables, rows):
+    """{collective: (count, bytes)} of a step of so many rows of each modality, on paper."""
     norms = jax.tree.leaves(variables["batch_stats"])  # mean and variance of each BatchNorm
+    gradients = jax.tree.leaves(variables["params"])
     heads = 2 * config.model.parts
-    rows = config.batch.identities * config.batch.images * devices
-    centers = 2 * heads * rows * config.model.features * 4
+    centers = 2 * heads * rows * config.model.features * gradients[0].dtype.itemsize
     return {
-        "gradients": (1, size(variables["params"])),
+        "gradients": (1, size(gradients)),
         "BatchNorm, forward": (len(norms) // 2, size(norms)),
         "BatchNorm, backward": (len(norms) // 2, size(norms)),
         "centres, forward": (2, centers),
@@ -79,27 +88,106 @@ def print_efficiency(config, ids):
     _, variables = shapes(config, ids, dtype="float32")
     print("devices  batch  exchanged, MB  latency, ms  transfer, ms  efficiency, %")
     for count in (1, 8, 64, 512):
-        parts = plan(config, variables, count) if count > 1 else {}
+        rows = config.batch.identities * config.batch.images * count
+        parts = plan(config, variables, rows) if count > 1 else {}
         total = sum(sent for _, sent in parts.values())
         rate = LINK.value if count <= PER_HOST else NETWORK.value
         latency = sum(n for n, _ in parts.values()) * LATENCY.value / 1e3 * np.log2(count)
         transfer = 2 * (count - 1) / count * total / rate / 1e6
-        batch = 2 * config.batch.identities * config.batch.images * count
         efficiency = 100 * STEP_MS.value / (STEP_MS.value + latency + transfer)
         print(
-            f"{count:7}  {batch:5}  {total / 1e6:13.0f}  {latency:11.1f}  {transfer:12.1f}  "
+            f"{count:7}  {2 * rows:5}  {total / 1e6:13.0f}  {latency:11.1f}  {transfer:12.1f}  "
             f"{efficiency:13.0f}"
         )
 
 
-def main():
-    """Prints both."""
-    from configs import default
+def print_device_counts(config, dtype):
+    """The same steps on other numbers of devices: what they exchange, how far they are apart."""
+    print(f"{dtype}: exchanged a step, KiB; largest difference to one device")
+    print("devices  planned  compiled  collectives     loss  gradient  parameters  statistics")
+    net = network.build(config.model, 128, dtype, heatmaps=1, axis_name=AXIS)
+    rule = optimizer.build(config.optimizer, lambda _: RATE)
+    objective, augmentation = losses.build(config.loss.to_dict()), config.augment.to_dict()
+    update = step.make_train_step(
+        net, objective, rule, lambda _: RATE, augmentation, config.seed, AXIS
+    )
+    size_of_images = config.data.height, config.data.width
+    variables = network.init(net, jax.random.key(config.seed), *size_of_images)
+    variables = jax.tree.map(lambda x: x.astype(dtype), variables)
+    params, statistics = variables["params"], variables["batch_stats"]
+    rows = config.batch.identities * config.batch.images
+    planned = sum(sent for _, sent in plan(config, variables, rows).values())
+    one = None
+    for count in COUNTS:
+        devices, exchanged = Devices(count), []
+        state = TrainState(jnp.int32(0), params, statistics, rule.init(params))
+        state, terms = devices.replicate(state), []
+        for batch in random_batches(config):
+            if not exchanged:
+                program = devices.compile_train_step(update, state, batch).as_text()
+                exchanged = collectives(program, count)
+                train_step = devices.train_step(update)
+            state, metrics = train_step(state, batch)
+            terms.append([float(x) for x in jax.tree.leaves(metrics)])
+        # SGD's momentum holds the gradients of all steps.
+        found = np.array(terms), state.opt_state, state.params, state.batch_stats
+        found = jax.device_get(found)
+        one = one or found
+        print(
+            f"{count:7}  {planned * (count > 1) / 1024:7.0f}"
+            f"  {sum(exchanged) / 1024:8.0f}  {len(exchanged):11}"
+            f"  {apart(one[0].T, found[0].T):7.0e}  {apart(*(x[1] for x in (one, found))):8.0e}"
+            f"  {apart(one[2], found[2]):10.0e}  {apart(one[3], found[3]):10.0e}",
+            flush=True,
+        )
 
-    paper = default.get_config()
+
+def random_batches(config):
+    """Noise of the config's sizes, with its labels."""
+    rng, height, width = np.random.default_rng(0), config.data.height, config.data.width
+    rows = config.batch.identities * config.batch.images
+    label = np.arange(config.batch.identities, dtype=np.int32).repeat(config.batch.images)
+    for _ in range(STEPS):
+        images = rng.integers(0, 256, (2, rows, height, width, 3), np.uint8)
+        maps = rng.integers(0, 256, (2, rows, height // 4, width // 4, 1), np.uint8)
+        yield Batch(*images, label, *maps)
+
+
+def collectives(program, devices):
+    """Bytes of each collective in a compiled program: of the whole array, not of a share of it."""
+    found = []
+    pattern = r"= (.*?) (all-reduce|all-gather|reduce-scatter)(?:-start)?\("
+    for result, kind in re.findall(pattern, program):
+        share = devices if kind == "reduce-scatter" else 1
+        arrays = re.findall(r"\b[fsu](\d+)\[([\d,]*)\]", result)
+        sizes = [
+            int(n) // 8 * np.prod([int(x) for x in shape.split(",") if x]) for n, shape in arrays
+        ]
+        found.append(int(share * sum(sizes)))
+    return found
+
+
+def apart(one, other):
+    """Largest difference of two trees, relative to each array's norm (or 1e-3 of the largest)."""
+    pairs = list(zip(jax.tree.leaves(list(one)), jax.tree.leaves(list(other)), strict=True))
+    floor = 1e-3 * max(np.linalg.norm(x) for x, _ in pairs)
+    return max(np.linalg.norm(x - y) / max(np.linalg.norm(x), floor) for x, y in pairs)
+
+
+def main():
+    """Prints all."""
+    from configs import default, synthetic
+
+    jax.config.update("jax_num_cpu_devices", max(COUNTS))
+    paper, small = default.get_config(), synthetic.get_config()
     print_memory(paper, ids=395)
     print()
     print_efficiency(paper, ids=395)
+    small.optimizer.rule = "sgd"  # Adam would blow rounding up where a gradient is nearly zero
+    for dtype in ("float32", "float64"):
+        print()
+        with jax.enable_x64(dtype == "float64"):
+            print_device_counts(small, dtype)
 
 
 if __name__ == "__main__":

@@ -211,6 +211,18 @@ def test_without_options_images_are_normalised_and_heatmaps_scaled(drawn):
     np.testing.assert_allclose(maps, drawn[1] / 255, atol=1e-6)
 
 
+@pytest.mark.parametrize("remix", [0.0, 1.0])
+def test_grey_images_are_the_mean_of_their_colours(remix):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 4, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(0), 4)
+    options = OFF | {"remix": remix}
+    grey, _ = augment.augment(keys, pixels, None, grey=True, **options)
+    colour, _ = augment.augment(keys, pixels, None, **options)
+    grey, colour = (np.asarray(x * augment.STD + augment.MEAN) for x in (grey, colour))
+    np.testing.assert_allclose(grey, colour.mean(-1, keepdims=True).repeat(3, -1), atol=1e-6)
+    assert (np.abs(grey - colour).max() < 1e-6) == bool(remix)
+
+
 def centroid(x):
     """Row and column of the mean mass of [B, h, w], in fractions of the size."""
     rows = (np.arange(x.shape[1]) + 0.5) / x.shape[1]

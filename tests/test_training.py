@@ -1,5 +1,7 @@
 """The step: independent of the device count, traced once; schedules; the optimiser."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +104,19 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(experiment):
         jnp.dtype("float32")
     }
     assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
+
+
+def test_features_of_a_grey_config_do_not_see_which_channel_is_which(tiny):
+    config, found = tiny("baseline"), []
+    for grey in (True, False):
+        config.data.grey = grey
+        experiment = Experiment(config)
+        test_set = experiment.test_set
+        swapped = dataclasses.replace(test_set, images=test_set.images[..., ::-1])
+        state = experiment.init_state()
+        one, other = (experiment.features(state, x)["f_ID"] for x in (test_set, swapped))
+        found.append(np.abs(one - other).max())
+    assert found[0] < 1e-4 < 1e-2 < found[1]
 
 
 def test_filling_up_a_batch_never_changes_a_feature(experiment):

@@ -65,21 +65,29 @@ def rendered(tiny, data_dir):
     return data_dir
 
 
-def test_two_processes_with_two_devices_are_one_with_four(tiny, rendered, tmp_path):
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    config = tiny("baseline")
-    config.optimizer.rule = "sgd"  # Adam would blow rounding up where a gradient is nearly zero
-    train.train(config, str(alone))
+def start_pair(data_dir, workdir, *options):
+    """Two processes of one run, two devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    options = "--distributed", "--config.optimizer.rule=sgd"
-    pair = [
-        start(rendered, together, *options, devices=2, JAX_PROCESS_ID=str(i), **shared)
-        for i in range(2)
+    return [
+        start(data_dir, workdir, "--distributed", *options, devices=2, JAX_PROCESS_ID=i, **shared)
+        for i in ("0", "1")
     ]
-    for process in pair:
+
+
+@pytest.fixture
+def config(tiny):
+    config = tiny("baseline")
+    config.optimizer.rule = "sgd"  # Adam would blow rounding up where a gradient is nearly zero
+    return config
+
+
+def test_two_processes_with_two_devices_are_one_with_four(config, rendered, tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    train.train(config, str(alone))
+    for process in start_pair(rendered, together, "--config.optimizer.rule=sgd"):
         finish(process, together)
     said = Path(f"{together}.txt").read_text()
     assert said.count("all-seeded (10 trials)") == 1  # the first process alone reports
@@ -90,6 +98,29 @@ def test_two_processes_with_two_devices_are_one_with_four(tiny, rendered, tmp_pa
     one, other = last_state(alone)["params"], last_state(together)["params"]
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3 * np.abs(a).max() + 1e-5)
+
+
+def test_a_signal_to_one_process_stops_both_and_other_devices_go_on(config, rendered, tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    config.train.steps = 40
+    config.optimizer.learning_rate = 1e-4  # keeps rounding from growing over the steps
+    train.train(config, str(alone))
+    options = (
+        "--config.optimizer.rule=sgd",
+        "--config.optimizer.learning_rate=1e-4",
+        "--config.train.steps=40",
+    )
+    pair = start_pair(rendered, together, *options)
+    while len(metrics(together)) < 3 and None in [process.poll() for process in pair]:
+        time.sleep(0.02)
+    pair[1].terminate()
+    assert [process.wait(timeout=600) for process in pair] == [128 + signal.SIGTERM] * 2
+    saved = len(metrics(together))
+    assert 3 <= saved < 40
+    finish(start(rendered, together, *options, devices=1), together)  # on one device, not four
+    assert f"after step {saved}" in Path(f"{together}.txt").read_text()
+    for one, other in zip(metrics(alone), metrics(together), strict=True):
+        assert one == pytest.approx(other, rel=1e-2)
 
 
 def kill_and_repeat(data_dir, folder, kills, *options, **how):

@@ -477,3 +477,15 @@ def test_mistakes_end_with_one_line_and_status_2(arguments, message, tmp_path):
     assert message in last
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(finished, data_dir, tmp_path):
+    (tmp_path / "file").touch()  # root may write in any folder, but not below a file
+    folder = tmp_path / "file" / "run"
+    command = [sys.executable, "main.py", "--config=tests/tiny.py", f"--workdir={folder}"]
+    command.append(f"--config.data.dir={data_dir}")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    *_, last = done.stderr.strip().splitlines()
+    assert last.startswith("error: ")
+    assert str(folder) in last

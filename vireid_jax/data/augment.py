@@ -14,12 +14,18 @@ _ATTEMPTS = 10  # at a rectangle that fits
 _KNOTS = 6  # of a random tone curve
 
 
-def normalise(images):
-    """uint8 [..., 3] -> float32, zero mean and unit variance on ImageNet."""
-    return (images.astype(jnp.float32) / 255 - MEAN) / STD
+def normalise(images, grey: bool = False):
+    """uint8 [..., 3] -> float32, zero mean and unit variance on ImageNet.
+
+    Under `grey` R, G and B become their mean first.
+    """
+    images = images.astype(jnp.float32)
+    if grey:
+        images = jnp.broadcast_to(images.mean(-1, keepdims=True), images.shape)
+    return (images / 255 - MEAN) / STD
 
 
-def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, remix):
+def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, remix, grey=False):
     """Augments and normalises a batch; row i depends on `keys[i]` and its own pixels alone.
 
     Args:
@@ -37,6 +43,7 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, re
         either sign) through a random tone curve, at the image's own mean and contrast. Garments
         keep shape and pattern and change their brightness at random, as they do from one
         spectrum to another.
+      grey: see `normalise`; the mixtures of `remix` are still of R, G and B.
 
     Returns:
       float32 images, normalised; float32 heatmaps in [0, 1] or None.
@@ -50,7 +57,7 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, re
             image, heatmap = _flip(mirror, image, heatmap, flip)
         if remix:
             image = _remix(colour, image, remix)
-        image = normalise(image)
+        image = normalise(image, grey)
         if erase:
             image = _erase(rectangle, image, erase)
         if erase_heatmaps and heatmap is not None:

@@ -147,7 +147,7 @@ class Experiment:
                 self._objective,
                 self._optimizer,
                 self.rate,
-                self.config.augment.to_dict(),
+                self.config.augment.to_dict() | {"grey": self.config.data.grey},
                 self.config.seed,
                 AXIS,
             )
@@ -185,10 +185,12 @@ class Experiment:
     @functools.cached_property
     def _embed(self):
         """By flip averaging and modality; compiled when first called."""
-        return {
-            flip: {m: self.devices.embed(step.make_embed(self._network, m, flip)) for m in Modality}
-            for flip in (False, True)
-        }
+
+        def embed(modality, flip):
+            function = step.make_embed(self._network, modality, flip, self.config.data.grey)
+            return self.devices.embed(function)
+
+        return {flip: {m: embed(m, flip) for m in Modality} for flip in (False, True)}
 
     def baselines(self) -> dict:
         """Figures of hand-made features, see `baselines.baseline_results`; computed once."""

@@ -64,7 +64,7 @@ def make_train_step(network, objective, optimizer, rate, augmentation, seed: int
     return train_step
 
 
-def make_embed(network, modality: Modality, flip_averaging: bool = False):
+def make_embed(network, modality: Modality, flip_averaging: bool = False, grey: bool = False):
     """Features of images of one modality.
 
     Args:
@@ -72,6 +72,7 @@ def make_embed(network, modality: Modality, flip_averaging: bool = False):
       modality: of the images.
       flip_averaging: each part's feature is the mean of the image's and its mirror image's, scaled
         to the length of either.
+      grey: see `augment.normalise`.
 
     Returns:
       A function (variables, uint8 images [B, H, W, 3]) -> {"f_ID": [B, P F], "f_ALL": [B, 2 P F]},
@@ -83,7 +84,7 @@ def make_embed(network, modality: Modality, flip_averaging: bool = False):
         return network.apply(variables, *pair, train=False)
 
     def embed(variables, images):
-        images = augment.normalise(images)
+        images = augment.normalise(images, grey)
         outputs = run(variables, images)
         if flip_averaging:
             mirrored = run(variables, images[:, :, ::-1])
