@@ -32,7 +32,6 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.data.protocol = ""  # of evaluation: sysu, regdb or llcm
     config.data.height = 288  # Sec. IV-A
     config.data.width = 144
-    config.data.grey = False  # R, G and B become their mean, in training and evaluation
     config.data.heatmaps = "merged"  # L_pose targets: merged (1 channel), joints (16), none; row 6
     config.data.heatmap_file = ""  # npz with `path` and uint8 `heatmap`, for data without keypoints
 
@@ -76,6 +75,7 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.augment.erase = 0.5
     config.augment.erase_heatmaps = 0.0  # by rectangles of their own, row 23
     config.augment.remix = 0.0  # not in the paper
+    config.augment.grey = False  # R, G and B become their mean, in evaluation too; not in the paper
 
     config.optimizer = ConfigDict()  # Sec. IV-A
     config.optimizer.rule = "sgd"  # or adamw

@@ -14,7 +14,6 @@ def get_config(choice: str = "full"):
     config.data.tier = "easy"  # or sysu; or regdb, with config.data.protocol=regdb
     config.data.protocol = "sysu"
     config.data.height, config.data.width = 96, 48
-    config.data.grey = True  # colours say nothing of the other spectrum
     config.model.width = 16
     config.model.pose_width = 8
     config.model.blocks = (1, 1, 1, 1)
@@ -27,6 +26,7 @@ def get_config(choice: str = "full"):
     config.augment.crop_pad = 4
     config.augment.erase = 0.0
     config.augment.remix = 0.8
+    config.augment.grey = True  # colours say nothing of the other spectrum
     config.optimizer.rule = "adamw"
     config.optimizer.learning_rate = 0.003
     config.optimizer.weight_decay = 0.05
@@ -35,6 +35,6 @@ def get_config(choice: str = "full"):
     # memory of its first gradients would hold the branch back for a thousand.
     config.optimizer.warmup_epochs = 3.0
     config.optimizer.second_momentum = 0.99
-    config.train.steps = 2800
+    config.train.steps = 2600
     config.train.checkpoint_every = 250
     return variants.apply(config, choice)

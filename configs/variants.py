@@ -35,6 +35,7 @@ _PUBLISHED_CODE = {
     "augment.erase": 0.5,  # row 23
     "augment.erase_heatmaps": 0.5,
     "augment.remix": 0.0,
+    "augment.grey": False,
     "optimizer.rule": "sgd",  # row 17
     "optimizer.learning_rate": 0.01,
     "optimizer.momentum": 0.9,

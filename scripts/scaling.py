@@ -113,22 +113,20 @@ def print_device_counts(config, dtype):
     )
     size_of_images = config.data.height, config.data.width
     variables = network.init(net, jax.random.key(config.seed), *size_of_images)
-    variables = jax.tree.map(lambda x: x.astype(dtype), variables)
-    params, statistics = variables["params"], variables["batch_stats"]
+    variables = jax.tree.map(lambda x: np.array(x, dtype), variables)  # steps donate their state
     rows = config.batch.identities * config.batch.images
     planned = sum(sent for _, sent in plan(config, variables, rows).values())
     one = None
     for count in COUNTS:
-        devices, exchanged = Devices(count), []
+        devices, compiled, terms = Devices(count), None, []
+        params, statistics = jax.tree.map(np.copy, (variables["params"], variables["batch_stats"]))
         state = TrainState(jnp.int32(0), params, statistics, rule.init(params))
-        state, terms = devices.replicate(state), []
+        state = devices.replicate(state)
         for batch in random_batches(config):
-            if not exchanged:
-                program = devices.compile_train_step(update, state, batch).as_text()
-                exchanged = collectives(program, count)
-                train_step = devices.train_step(update)
-            state, metrics = train_step(state, batch)
+            compiled = compiled or devices.compile_on_cpu(update, state, batch)
+            state, metrics = compiled(state, devices.split(batch))
             terms.append([float(x) for x in jax.tree.leaves(metrics)])
+        exchanged = collectives(compiled.as_text(), count)
         # SGD's momentum holds the gradients of all steps.
         found = np.array(terms), state.opt_state, state.params, state.batch_stats
         found = jax.device_get(found)
@@ -178,6 +176,7 @@ def main():
     """Prints all."""
     from configs import default, synthetic
 
+    jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(COUNTS))
     paper, small = default.get_config(), synthetic.get_config()
     print_memory(paper, ids=395)

@@ -185,7 +185,7 @@ def test_merged_targets_are_the_maximum_over_joints():
 
 # Augmentation
 
-OFF = {"crop_pad": 0, "flip": 0.0, "erase": 0.0, "erase_heatmaps": 0.0, "remix": 0.0}
+OFF = {"crop_pad": 0, "flip": 0.0, "erase": 0.0, "erase_heatmaps": 0.0, "remix": 0.0, "grey": False}
 
 
 @pytest.fixture(scope="module")
@@ -215,9 +215,10 @@ def test_without_options_images_are_normalised_and_heatmaps_scaled(drawn):
 def test_grey_images_are_the_mean_of_their_colours(remix):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 4, 3), np.uint8)
     keys = jax.random.split(jax.random.key(0), 4)
-    options = OFF | {"remix": remix}
-    grey, _ = augment.augment(keys, pixels, None, grey=True, **options)
-    colour, _ = augment.augment(keys, pixels, None, **options)
+    grey, colour = (
+        augment.augment(keys, pixels, None, **(OFF | {"remix": remix, "grey": grey}))[0]
+        for grey in (True, False)
+    )
     grey, colour = (np.asarray(x * augment.STD + augment.MEAN) for x in (grey, colour))
     np.testing.assert_allclose(grey, colour.mean(-1, keepdims=True).repeat(3, -1), atol=1e-6)
     assert (np.abs(grey - colour).max() < 1e-6) == bool(remix)
@@ -291,7 +292,7 @@ def test_remixing_makes_grey_images_of_the_same_mean_and_contrast():
 
 def test_a_row_is_augmented_alike_in_any_batch(drawn):
     keys = jax.random.split(jax.random.key(0), 8)
-    options = {"crop_pad": 4, "flip": 0.5, "erase": 0.5, "erase_heatmaps": 0.5, "remix": 0.5}
+    options = OFF | {"crop_pad": 4, "flip": 0.5, "erase": 0.5, "erase_heatmaps": 0.5, "remix": 0.5}
     whole = augment.augment(keys, *drawn, **options)
     half = augment.augment(keys[4:], drawn[0][4:], drawn[1][4:], **options)
     for a, b in zip(whole, half, strict=True):

@@ -106,17 +106,24 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(experiment):
     assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
 
 
-def test_features_of_a_grey_config_do_not_see_which_channel_is_which(tiny):
+def test_with_grey_neither_training_nor_features_see_which_channel_is_which(tiny):
     config, found = tiny("baseline"), []
+    config.augment.remix = 0.0
     for grey in (True, False):
-        config.data.grey = grey
+        config.augment.grey = grey
         experiment = Experiment(config)
+        state, batch = experiment.init_state(), experiment.batches()[0]
         test_set = experiment.test_set
         swapped = dataclasses.replace(test_set, images=test_set.images[..., ::-1])
-        state = experiment.init_state()
         one, other = (experiment.features(state, x)["f_ID"] for x in (test_set, swapped))
-        found.append(np.abs(one - other).max())
-    assert found[0] < 1e-4 < 1e-2 < found[1]
+        update = experiment.train_step()
+        losses = [
+            float(update(experiment.devices.replicate(experiment.init_state()), x)[1]["loss"])
+            for x in (batch, batch.replace(rgb=batch.rgb[..., ::-1]))
+        ]
+        found.append((np.abs(one - other).max(), abs(losses[0] - losses[1])))
+    assert max(found[0]) < 1e-4
+    assert min(found[1]) > 1e-3
 
 
 def test_filling_up_a_batch_never_changes_a_feature(experiment):

@@ -479,7 +479,7 @@ def test_mistakes_end_with_one_line_and_status_2(arguments, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(finished, data_dir, tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(data_dir, tmp_path):
     (tmp_path / "file").touch()  # root may write in any folder, but not below a file
     folder = tmp_path / "file" / "run"
     command = [sys.executable, "main.py", "--config=tests/tiny.py", f"--workdir={folder}"]
@@ -489,3 +489,4 @@ def test_a_folder_that_cannot_be_written_is_named(finished, data_dir, tmp_path):
     *_, last = done.stderr.strip().splitlines()
     assert last.startswith("error: ")
     assert str(folder) in last
+    assert "Traceback" not in done.stderr

@@ -25,7 +25,7 @@ def normalise(images, grey: bool = False):
     return (images / 255 - MEAN) / STD
 
 
-def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, remix, grey=False):
+def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, remix, grey):
     """Augments and normalises a batch; row i depends on `keys[i]` and its own pixels alone.
 
     Args:

@@ -1,8 +1,8 @@
 """Convolution for CPUs, in other words where XLA's own CPU convolution is slow.
 
-XLA's CPU backend convolves well at stride 1 with 3x3 kernels. A 1x1 kernel takes it several times
-as long as the matrix product that it is, and the gradients of strided and of transposed
-convolutions, which are convolutions of dilated arrays, longer still. Instead,
+XLA's CPU backend convolves well at stride 1 with 3x3 kernels (see `training/devices.py`). A 1x1
+kernel takes it several times as long as the matrix product that it is, and the gradients of strided
+and of transposed convolutions, which are convolutions of dilated arrays, longer still. Instead,
 
 - few taps are a matrix product with the patches under them (`_by_patches`):
 
@@ -11,7 +11,10 @@ convolutions, which are convolutions of dilated arrays, longer still. Instead,
   For each (a, b) the x at all (i, j) are one strided slice of the padded input; the slices side by
   side are the rows of a matrix [N h w, k k C], W is [k k C, D], and both gradients are matrix
   products too;
-- many taps at stride 2 are half as many at stride 1 over cells of 2x2 pixels (`_by_cells`);
+- 7x7 taps at stride 2 are 4x4 at stride 1 over cells of 2x2 pixels (`_by_cells`), q in a cell:
+
+    y[i] = sum_{t, q} x[2 (i + t) + q] W[2 t + q]
+
 - transposed 3x3 kernels are a matrix product with cells of 2x2 pixels of the output (`_to_cells`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
@@ -27,7 +30,10 @@ _TRANSPOSED = {"kernel": (3, 3), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2
 
 
 def conv_general_dilated(x, kernel, window_strides, padding, **options):
-    """`jax.lax.conv_general_dilated` for NHWC images and HWIO kernels; same values to rounding."""
+    """`jax.lax.conv_general_dilated` for NHWC images and HWIO kernels; same values to rounding.
+
+    Precision and result type are the default ones wherever it computes in other words.
+    """
     size, strides = kernel.shape[:2], tuple(window_strides)
     dilation = tuple(options.get("rhs_dilation") or (1, 1))
     spread = tuple(options.get("lhs_dilation") or (1, 1))

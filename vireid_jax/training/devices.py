@@ -14,12 +14,9 @@ from vireid_jax.types import UserError
 
 AXIS = "devices"
 
-# XLA's CPU backend gives plain convolutions to YNNPACK, which keeps to one core where XLA's own
-# share them all; these are the other kinds of operation that YNNPACK has by default.
-_CPU_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,"
-    "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-}
+# None of YNNPACK's operations: its convolutions keep to one core where XLA's own share them all,
+# and in jaxlib 0.10.2 it has summed wrongly (jax-ml/jax#39103) and crashed (#39257, #40412).
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 def connect() -> None:
@@ -138,20 +135,25 @@ class Devices:
         `function` must return the same state and metrics on every device. It is compiled once, at
         the first call; later ones must have the same shapes.
         """
-        quicker = self.all[0].platform == "cpu" and self.processes == 1
-        compiled = None if quicker else self._map(function)
+        if self.all[0].platform != "cpu" or self.processes > 1:
+            mapped = self._map(function)
+            return lambda state, batch: mapped(state, self.split(batch))
+        compiled = None
 
         def update(state, batch):
             nonlocal compiled
-            compiled = compiled or self.compile_train_step(function, state, batch)
-            return compiled(state, jax.tree.map(self._split, batch))
+            compiled = compiled or self.compile_on_cpu(function, state, batch)
+            return compiled(state, self.split(batch))
 
         return update
 
-    def compile_train_step(self, function, state, batch) -> jax.stages.Compiled:
-        """The program of `train_step` for arguments like these, on CPUs of one process."""
-        args = state, jax.tree.map(self._split, batch)
-        return self._map(function).lower(*args).compile(compiler_options=_CPU_OPTIONS)
+    def compile_on_cpu(self, function, state, batch) -> jax.stages.Compiled:
+        """The program of `train_step` for arguments like these; it takes batches of `split`.
+
+        For one process: compiled ahead, a mapped function takes arrays of all processes only.
+        """
+        lowered = self._map(function).lower(state, self.split(batch))
+        return lowered.compile(compiler_options=_CPU_OPTIONS)
 
     def _map(self, function):
         mapped = partial(
@@ -164,10 +166,11 @@ class Devices:
         mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=self._own)
 
         def embed(variables, rows):
-            result = mapped(variables, self._split(rows))
+            result = mapped(variables, self.split(rows))
             return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), result)
 
         return embed
 
-    def _split(self, x):
-        return x.reshape(len(self._own), -1, *x.shape[1:])
+    def split(self, rows):
+        """Arrays of this process's rows [n, ...] by device, [devices, n / devices, ...]."""
+        return jax.tree.map(lambda x: x.reshape(self.here, -1, *x.shape[1:]), rows)

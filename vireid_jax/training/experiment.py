@@ -147,7 +147,7 @@ class Experiment:
                 self._objective,
                 self._optimizer,
                 self.rate,
-                self.config.augment.to_dict() | {"grey": self.config.data.grey},
+                self.config.augment.to_dict(),
                 self.config.seed,
                 AXIS,
             )
@@ -187,7 +187,7 @@ class Experiment:
         """By flip averaging and modality; compiled when first called."""
 
         def embed(modality, flip):
-            function = step.make_embed(self._network, modality, flip, self.config.data.grey)
+            function = step.make_embed(self._network, modality, flip, self.config.augment.grey)
             return self.devices.embed(function)
 
         return {flip: {m: embed(m, flip) for m in Modality} for flip in (False, True)}
