@@ -128,14 +128,14 @@ def print_device_counts(config, dtype):
             terms.append([float(x) for x in jax.tree.leaves(metrics)])
         exchanged = collectives(compiled.as_text(), count)
         # SGD's momentum holds the gradients of all steps.
-        found = np.array(terms), state.opt_state, state.params, state.batch_stats
-        found = jax.device_get(found)
+        arrays = state.opt_state, state.params, state.batch_stats
+        found = list(np.array(terms).T), *jax.device_get(arrays)
         one = one or found
+        loss, gradient, parameters, statistics = map(apart, one, found)
         print(
             f"{count:7}  {planned * (count > 1) / 1024:7.0f}"
             f"  {sum(exchanged) / 1024:8.0f}  {len(exchanged):11}"
-            f"  {apart(one[0].T, found[0].T):7.0e}  {apart(*(x[1] for x in (one, found))):8.0e}"
-            f"  {apart(one[2], found[2]):10.0e}  {apart(one[3], found[3]):10.0e}",
+            f"  {loss:7.0e}  {gradient:8.0e}  {parameters:10.0e}  {statistics:10.0e}",
             flush=True,
         )
 
@@ -167,7 +167,7 @@ def collectives(program, devices):
 
 def apart(one, other):
     """Largest difference of two trees, relative to each array's norm (or 1e-3 of the largest)."""
-    pairs = list(zip(jax.tree.leaves(list(one)), jax.tree.leaves(list(other)), strict=True))
+    pairs = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
     floor = 1e-3 * max(np.linalg.norm(x) for x, _ in pairs)
     return max(np.linalg.norm(x - y) / max(np.linalg.norm(x), floor) for x, y in pairs)
 
