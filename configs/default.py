@@ -15,6 +15,7 @@ from configs import variants
 def get_config(choice: str = "full") -> ConfigDict:
     """The paper's recipe without a data set; for `choice` see configs/variants.py."""
     config = ConfigDict()
+    config.task = "reid"  # or pose: see configs/pose_lip.py
     config.name = "default"
     config.variant = "full"
     config.seed = 0  # of initialisation, sampling and augmentation
@@ -32,7 +33,8 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.data.protocol = ""  # of evaluation: sysu, regdb or llcm
     config.data.height = 288  # Sec. IV-A
     config.data.width = 144
-    config.data.heatmaps = "merged"  # L_pose targets: merged (1 channel), joints (16), none; row 6
+    config.data.heatmaps = "merged"  # L_pose targets: merged (1 channel), joints (16),
+    # joints_and_background (17, as the pose teacher), none; row 6
     config.data.heatmap_file = ""  # npz with `path` and uint8 `heatmap`, for data without keypoints
 
     config.model = ConfigDict()
@@ -44,6 +46,9 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.model.features = 512  # of f_ID_i and f_P_i, Eq. 11
     config.model.teacher_features = 1024  # of f_T, Eq. 14
     config.model.init_from = ""  # weights to start from: .safetensors, .npz or PyTorch's; row 19
+    config.model.init_pose_from = (
+        ""  # a pose teacher's weights, for the refinement stage; Sec. IV-D
+    )
     config.model.initializers = "paper"  # row 19; xavier, published_code
     config.model.mask_relu = False  # behind the last convolution of ConvB6, row 8
     config.model.masked_teacher = False  # PCB_T sees F_ID instead of F_id2, row 9

@@ -2,7 +2,8 @@
 
 $ python scripts/extract_heatmaps.py --dataset=NAME --source=DIR --teacher=FILE --output=DIR
 
-FILE is a GCCPM checkpoint (PyTorch's, or converted by scripts/convert_weights.py). What is written,
+FILE is a GCCPM checkpoint (PyTorch's, or converted by scripts/convert_weights.py), or the
+pose_teacher.safetensors of a run such as configs/pose_lip.py. What is written,
 one file for the images to train on, is for config.data.heatmap_file; an interrupted call
 continues.
 """
@@ -44,7 +45,7 @@ def main():
         scales = tuple(float(scale) for scale in SCALES.value)
     except ValueError as error:
         raise UserError(f"--scales={','.join(SCALES.value)} are no numbers") from error
-    variables, stages = pose_maps.load(TEACHER.value)
+    teacher = pose_maps.load(TEACHER.value)
     data = default.get_config().data
     data.dataset, data.source, data.dir = DATASET.value, SOURCE.value, DIR.value
     data.trial, data.train_split = TRIAL.value, TRAIN_SPLIT.value
@@ -52,7 +53,7 @@ def main():
     found = load_images(data, "train")
     made_by = {
         "teacher": hashlib.sha1(Path(TEACHER.value).read_bytes()).hexdigest(),
-        "stages": stages,
+        "stages": teacher.stages,
         "flip": FLIP.value,
         "scales": scales,
         "images": found.fingerprint,
@@ -62,9 +63,11 @@ def main():
     file = Path(OUTPUT.value) / name
     identity = hashlib.sha1(repr(sorted(made_by.items())).encode()).hexdigest()[:12]
     partial = file.with_name(f"{file.stem}_{identity}.partial")
-    predict = pose_maps.make_predict(stages, data.height, data.width, FLIP.value, scales)
+    predict = pose_maps.make_predict(teacher, data.height, data.width, FLIP.value, scales)
     start = time.perf_counter()
-    maps = pose_maps.extract(predict, variables, found.images, MERGED.value, BATCH.value, partial)
+    maps = pose_maps.extract(
+        predict, teacher.variables, found.images, MERGED.value, BATCH.value, partial
+    )
     rate = len(found) / (time.perf_counter() - start)
     heatmaps.save(file, found.path, np.asarray(maps), made_by)
     shutil.rmtree(partial)

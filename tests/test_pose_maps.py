@@ -21,6 +21,7 @@ from vireid_jax.training import pose_maps
 from vireid_jax.types import UserError
 
 ROOT = Path(__file__).parents[1]
+ANY = pose_maps.Teacher({}, 1, 128, (256, 256))
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def bright(monkeypatch):
     """A teacher whose map of each joint is the blue channel, and of the last joint the red one."""
 
     class Bright:
-        def __init__(self, layers, stages):
+        def __init__(self, layers, stages, width):
             pass
 
         def apply(self, variables, x):
@@ -48,7 +49,7 @@ def test_maps_lie_where_the_image_does(bright, height, width, scales):
     spot = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * (0.08 * height) ** 2))
     image = np.full((1, height, width, 3), 128.0)
     image[0, ..., 2] += 127 * spot  # blue; red stays grey
-    predict = pose_maps.make_predict(1, height, width, scales=scales)
+    predict = pose_maps.make_predict(ANY, height, width, scales=scales)
     maps = predict({}, image.astype(np.uint8))
     assert maps.shape == (1, height // 4, width // 4, len(JOINTS))
     assert maps[..., 15].max() < 0.01
@@ -69,11 +70,11 @@ def teacher(stages=1):
 
 def test_flip_averaging_commutes_with_a_flip(tmp_path):
     torch_weights.write(tmp_path / "teacher.npz", teacher())
-    variables, stages = pose_maps.load(tmp_path / "teacher.npz")
-    assert stages == 1
+    found = pose_maps.load(tmp_path / "teacher.npz")
+    assert (found.stages, found.width, found.size) == (1, 128, (256, 256))
     image = np.random.default_rng(0).integers(0, 256, (2, 96, 48, 3), np.uint8)
-    predict = jax.jit(pose_maps.make_predict(stages, 96, 48, flip=True))
-    maps, mirrored = predict(variables, image), predict(variables, image[:, :, ::-1])
+    predict = jax.jit(pose_maps.make_predict(found, 96, 48, flip=True))
+    maps, mirrored = (predict(found.variables, x) for x in (image, image[:, :, ::-1]))
     assert np.ptp(maps) > 0.1
     np.testing.assert_allclose(maps, mirrored[:, :, ::-1][..., np.array(MIRRORED)], atol=2e-4)
 
@@ -119,8 +120,8 @@ def test_the_script_writes_what_training_reads(tmp_path):
     data.heatmap_file = str(tmp_path / "folder_merged.npz")
     found = images.load_images(data, "train")
     assert found.heatmaps.shape == (2, 16, 8, 1)
-    variables, stages = pose_maps.load(tmp_path / "teacher.safetensors")
-    maps = pose_maps.make_predict(stages, 64, 32)(variables, np.asarray(found.images)).max(-1)
+    own = pose_maps.load(tmp_path / "teacher.safetensors")
+    maps = pose_maps.make_predict(own, 64, 32)(own.variables, np.asarray(found.images)).max(-1)
     np.testing.assert_allclose(found.heatmaps[..., 0] / 255, maps, atol=0.6 / 255)
     with np.load(data.heatmap_file) as archive:
         assert '"stages": 1' in str(archive["made_by"])

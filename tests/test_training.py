@@ -157,6 +157,10 @@ def test_filling_up_a_batch_never_changes_a_feature(experiment):
         (3, {"lhs_dilation": (2, 2)}),
         (5, {"window_strides": (2, 2), "padding": ((0, 3), (2, 1))}),
         (7, {"window_strides": (2, 2)}),
+        (3, {"feature_group_count": 3}),
+        (3, {"feature_group_count": 3, "window_strides": (2, 2)}),
+        (3, {"feature_group_count": 3, "rhs_dilation": (2, 2), "padding": ((2, 2), (2, 2))}),
+        (5, {"feature_group_count": 3, "window_strides": (2, 2), "padding": ((0, 3), (2, 1))}),
     ],
 )
 def test_cpu_convolution_equals_the_original_in_value_and_gradient(kernel, options, size):
@@ -164,7 +168,8 @@ def test_cpu_convolution_equals_the_original_in_value_and_gradient(kernel, optio
     options = {"window_strides": (1, 1), "padding": ((pad, pad), (pad, pad))} | options
     options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
     with jax.enable_x64(True):
-        x, w = rng.normal(size=(2, *size, 3)), rng.normal(size=(kernel, kernel, 3, 5))
+        channels = (1, 3) if "feature_group_count" in options else (3, 5)
+        x, w = rng.normal(size=(2, *size, 3)), rng.normal(size=(kernel, kernel, *channels))
 
         def value_and_gradient(convolve):
             def loss(x, w):

@@ -106,3 +106,23 @@ def folder(root, ids=6, images=2):
                 root / "infrared" / str(pid) / f"{number}.{suffix}", [pid, number, 1], grey=True
             )
     return root
+
+
+def lip(root, images=4, size=(40, 24)):
+    """`images` people a split; all hide the right wrist, every second one lacks the left."""
+    height, width = size
+    for split in ("train", "val"):
+        lines = []
+        for number in range(images):
+            name = f"{number}_{split}.jpg"
+            picture(root / "TrainVal_images" / f"{split}_images" / name, [number, len(split)], size)
+            rng = np.random.default_rng(number)
+            points = [[*xy, 0] for xy in rng.integers(0, (width, height), (16, 2))]
+            points[10][2] = 1
+            if number % 2:
+                points[15] = ["nan"] * 3
+            lines.append(",".join([name, *(str(x) for point in points for x in point)]))
+        file = root / "TrainVal_pose_annotations" / f"lip_{split}_set.csv"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("\n".join(lines) + "\n")
+    return root

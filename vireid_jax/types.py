@@ -51,6 +51,41 @@ class ImageSet:
         return len(self.pid)
 
 
+@dataclasses.dataclass(frozen=True)
+class PoseSet:
+    """The images of one split with their keypoints, fitted into one frame, on the host.
+
+    Attributes:
+      images: uint8 [n, H, W, 3], RGB: each fills the frame in one direction and has grey borders in
+        the other. May be a memmap.
+      keypoints: float32 [n, 16, 3], LIP's joints: x, y in pixels of the frame (0 is the centre of
+        the first), visibility: 0 missing, 1 hidden, 2 seen.
+      box: int32 [n, 4]: top, left, height and width of what is not border.
+      modality: int32 [n], values of `Modality`.
+      path: str [n], unique within the data set.
+      fingerprint: a hash over all of it.
+    """
+
+    images: np.ndarray
+    keypoints: np.ndarray
+    box: np.ndarray
+    modality: np.ndarray
+    path: np.ndarray
+    fingerprint: str = ""
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+
+@struct.dataclass
+class PoseBatch:
+    """Some rows of a `PoseSet`: images, keypoints and box, as there."""
+
+    images: Any
+    keypoints: Any
+    box: Any
+
+
 @struct.dataclass
 class Batch:
     """One training batch; row i of `rgb` and row i of `ir` carry the same identity.

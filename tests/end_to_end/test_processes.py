@@ -126,7 +126,7 @@ def test_a_signal_to_one_process_stops_both_and_other_devices_go_on(config, rend
         assert one == pytest.approx(other, rel=1e-2)
     began = jax.tree.map(np.asarray, Experiment(config).init_state().params)
     one, other = (last_state(x)["params"] for x in (alone, together))
-    moved, apart = (optax.global_norm(jax.tree.map(np.subtract, one, x)) for x in (began, other))
+    moved, apart = (optax.tree.norm(jax.tree.map(np.subtract, one, x)) for x in (began, other))
     assert apart < 0.01 * moved  # without its momentum a run loses nine steps of eighty
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vireid_jax.data.heatmaps import MIRRORED, STRIDE
+from vireid_jax.data.heatmaps import JOINTS, MIRRORED, STRIDE, with_background
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # ImageNet's, of RGB in 0..1
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -62,6 +62,8 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, re
             image = _erase(rectangle, image, erase)
         if erase_heatmaps and heatmap is not None:
             heatmap = _erase(hole, heatmap, erase_heatmaps)
+        if heatmap is not None and heatmap.shape[-1] > len(JOINTS):
+            heatmap = with_background(heatmap[..., : len(JOINTS)])
         return image, heatmap
 
     if heatmaps is not None:
@@ -87,7 +89,7 @@ def _flip(key, image, heatmap, probability):
     if heatmap is not None:
         mirrored = heatmap[:, ::-1]
         if heatmap.shape[-1] > 1:
-            mirrored = mirrored[..., np.array(MIRRORED)]
+            mirrored = mirrored.at[..., : len(JOINTS)].set(mirrored[..., np.array(MIRRORED)])
         heatmap = jnp.where(mirror, mirrored, heatmap)
     return image, heatmap
 

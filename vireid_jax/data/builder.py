@@ -90,13 +90,8 @@ class ManualBuilder(Builder, skip_registration=True):
 
     def problems(self, splits: dict[str, list[Entry]]) -> Iterator[str]:
         """What nobody can train or test with, and the fix, without reading an image."""
+        yield from self.listing_problems(splits)
         for split, entries in splits.items():
-            if not entries:
-                yield f"no image for the split {split!r} of {self.name}: it needs {self.LAYOUT}"
-            paths = collections.Counter(entry.path for entry in entries)
-            twice = [path for path, count in paths.items() if count > 1]
-            if twice:
-                yield f"{split} lists {named(twice)} more than once: list each image once"
             for modality in Modality if split != "test" else ():
                 shown = {entry.pid for entry in entries if entry.modality == modality}
                 lacking = {entry.pid for entry in entries} - shown
@@ -108,6 +103,16 @@ class ManualBuilder(Builder, skip_registration=True):
         both = set(labels(splits, "train")) & {entry.pid for entry in splits["test"]}
         if both:
             yield f"identities to train on and to test on: {named(both)}; they must differ"
+
+    def listing_problems(self, splits: dict[str, list[Entry]]) -> Iterator[str]:
+        """Splits without images, and images that are listed twice."""
+        for split, entries in splits.items():
+            if not entries:
+                yield f"no image for the split {split!r} of {self.name}: it needs {self.LAYOUT}"
+            paths = collections.Counter(entry.path for entry in entries)
+            twice = [path for path, count in paths.items() if count > 1]
+            if twice:
+                yield f"{split} lists {named(twice)} more than once: list each image once"
 
     def _split_generators(self, dl_manager):
         root = Path(dl_manager.manual_dir)

@@ -20,12 +20,15 @@ _CUT = 4.6052  # exponents beyond it (values below 1 %) are dropped, as in those
 
 
 def channels(kind: str) -> int:
-    """J of a `config.data.heatmaps`: 1 for "merged", 16 for "joints", 0 for "none".
+    """J of a `config.data.heatmaps`.
+
+    1 for "merged", 16 for "joints", 17 for "joints_and_background", as the pose teacher has them, 0
+    for "none".
 
     Raises:
       UserError: another value.
     """
-    known = {"merged": 1, "joints": len(JOINTS), "none": 0}
+    known = {"merged": 1, "joints": len(JOINTS), "joints_and_background": 17, "none": 0}
     if kind not in known:
         raise UserError(f"config.data.heatmaps={kind!r} is unknown; known: {', '.join(known)}")
     return known[kind]
@@ -35,8 +38,8 @@ def keypoint_maps(keypoints, height: int, width: int, stride: int, sigma: float)
     """One Gaussian exp(-d^2 / (2 sigma^2)) per joint, sampled at the cells' centres.
 
     Args:
-      keypoints: float [n, 16, 3]: x, y in pixels (0 is the centre of the first), visibility: 0
-        outside the image (no Gaussian), 1 hidden, 2 seen (both drawn).
+      keypoints: float [n, 16, 3], of NumPy or JAX: x, y in pixels (0 is the centre of the first),
+        visibility: 0 outside the image (no Gaussian), 1 hidden, 2 seen (both drawn).
       height, width: of the image, in pixels.
       stride: pixels per cell; the centre of cell m is at stride m + (stride - 1) / 2.
       sigma: in pixels.
@@ -44,14 +47,15 @@ def keypoint_maps(keypoints, height: int, width: int, stride: int, sigma: float)
     Returns:
       float32 [n, height / stride, width / stride, 16].
     """
-    x, y, visible = np.moveaxis(np.asarray(keypoints, np.float32), -1, 0)[:, :, None]  # [n, 1, 16]
+    xp = keypoints.__array_namespace__()
+    x, y, visible = xp.moveaxis(keypoints.astype(np.float32), -1, 0)[:, :, None]  # [n, 1, 16]
 
     def exponent(joint, size):
         cells = stride * np.arange(size // stride, dtype=np.float32) + (stride - 1) / 2
-        return np.square(cells[:, None] - joint) / (2 * sigma**2)  # [n, cells, 16]
+        return xp.square(cells[:, None] - joint) / (2 * sigma**2)  # [n, cells, 16]
 
     total = exponent(y, height)[:, :, None] + exponent(x, width)[:, None]
-    return np.where((visible[:, None] > 0) & (total <= _CUT), np.exp(-total), 0)
+    return xp.where((visible[:, None] > 0) & (total <= _CUT), xp.exp(-total), 0)
 
 
 def teacher_maps(keypoints, height: int, width: int) -> np.ndarray:
@@ -64,8 +68,13 @@ def teacher_maps(keypoints, height: int, width: int) -> np.ndarray:
     Returns:
       float32 [n, height / 8, width / 8, 17]; the background is 1 - the maximum over the joints.
     """
-    maps = keypoint_maps(keypoints, height, width, stride=8, sigma=7.0)
-    return np.concatenate([maps, 1 - maps.max(-1, keepdims=True)], -1)
+    return with_background(keypoint_maps(keypoints, height, width, stride=8, sigma=7.0))
+
+
+def with_background(maps):
+    """Maps of the joints [..., 16] and 1 - their maximum, [..., 17]."""
+    xp = maps.__array_namespace__()
+    return xp.concat([maps, 1 - maps.max(-1, keepdims=True)], axis=-1)
 
 
 def targets(keypoints, height: int, width: int, kind: str) -> np.ndarray:
@@ -77,11 +86,13 @@ def targets(keypoints, height: int, width: int, kind: str) -> np.ndarray:
     Args:
       keypoints: as in `keypoint_maps`.
       height, width: of the images, in pixels.
-      kind: "merged" or "joints".
+      kind: see `channels`.
     """
     maps = keypoint_maps(keypoints, height, width, STRIDE, _SIGMA * height)
-    if channels(kind) == 1:
+    if kind == "merged":
         maps = maps.max(-1, keepdims=True)
+    if kind == "joints_and_background":
+        maps = with_background(maps)
     return np.round(255 * maps).astype(np.uint8)
 
 
@@ -112,7 +123,7 @@ def load(file: str | Path, path, shape: tuple[int, int, int]) -> np.ndarray:
     Args:
       file: .npz.
       path: str [n], of the images.
-      shape: (h, w, J) of each.
+      shape: (h, w, J) of each. The background of J = 17 is made from 16 joints.
 
     Raises:
       UserError: no such file or array; an image without a heatmap; another shape or dtype.
@@ -131,6 +142,8 @@ def load(file: str | Path, path, shape: tuple[int, int, int]) -> np.ndarray:
             f"config.data.heatmap_file={file} has no heatmap for {len(lacking)} of {len(path)} "
             f"images, the first is {lacking[0]}"
         )
+    if shape[-1] == 17 and maps.dtype == np.uint8 and maps.shape[-1] == len(JOINTS):
+        maps = np.concat([maps, 255 - maps.max(-1, keepdims=True)], axis=-1)
     if maps.shape != (len(paths), *shape) or maps.dtype != np.uint8:
         raise UserError(
             f"config.data.heatmap_file={file} holds {maps.dtype} maps of {maps.shape[1:]}; the "

@@ -21,7 +21,7 @@ from vireid_jax.data.builder import ManualBuilder
 from vireid_jax.types import ImageSet, UserError
 
 _INDEX = ("pid", "camid", "modality")
-_ENCODED = {"image": tfds.decode.SkipDecoding()}
+ENCODED = {"image": tfds.decode.SkipDecoding()}
 
 
 def prepare(data) -> tfds.core.DatasetBuilder:
@@ -65,23 +65,14 @@ def load_images(data, split: str) -> ImageSet:
         heatmap in `heatmap_file`.
     """
     builder = prepare(data)
-    module = _module(data)
-    stored, pids = data.train_split if split == "train" else split, None
-    if hasattr(module, "subset"):
-        stored, pids = module.subset(data, split)
-    if unknown := set(stored.split("+")) - set(builder.info.splits):
-        known = ", ".join(builder.info.splits)
-        raise UserError(f"{data.dataset} has no split {min(unknown)!r}; it has: {known}")
+    stored, pids = stored_split(builder, data, split)
     # The names of what it is made of, so that a change of one never meets a stale folder.
     targets = f"{data.heatmaps}|{_identity_of(data)}" if split == "train" else ""
     made_of = f"{stored}|{pids}|{data.height}x{data.width}|{targets}"
-    name = f"{split}_{hashlib.sha1(made_of.encode()).hexdigest()[:12]}"
-    folder = Path(builder.data_dir) / "decoded" / name
-    if not folder.exists():
-        with _alone(data.dir):
-            if not folder.exists():  # another run may have made it meanwhile
-                source = builder.as_data_source(stored, decoders=_ENCODED)
-                _decode(source, data, pids, folder, bool(targets))
+    source = builder.as_data_source(stored, decoders=ENCODED)
+    folder = decoded(
+        builder, data, split, made_of, lambda partial: _decode(source, data, pids, partial, targets)
+    )
     index = np.load(folder / "index.npz")
     maps = folder / "heatmaps.npy"
     return ImageSet(
@@ -90,6 +81,64 @@ def load_images(data, split: str) -> ImageSet:
         fingerprint=str(index["fingerprint"]),
         **{key: index[key] for key in (*_INDEX, "path")},
     )
+
+
+def stored_split(builder, data, split: str) -> tuple[str, list[int] | None]:
+    """The stored split that holds `split`, and the pids that belong to it (None: all).
+
+    Raises:
+      UserError: a split that the data set does not have.
+    """
+    module = _module(data)
+    stored, pids = data.train_split if split == "train" else split, None
+    if hasattr(module, "subset"):
+        stored, pids = module.subset(data, split)
+    if unknown := set(stored.split("+")) - set(builder.info.splits):
+        known = ", ".join(builder.info.splits)
+        raise UserError(f"{data.dataset} has no split {min(unknown)!r}; it has: {known}")
+    return stored, pids
+
+
+def decoded(builder, data, split: str, made_of: str, write) -> Path:
+    """The folder of a split's decoded images, which appears when complete.
+
+    Args:
+      builder: of the data set.
+      data: the config's section.
+      split: for its name.
+      made_of: all that its content depends on.
+      write: called once with a folder to fill.
+    """
+    name = f"{split}_{hashlib.sha1(made_of.encode()).hexdigest()[:12]}"
+    folder = Path(builder.data_dir) / "decoded" / name
+    if not folder.exists():
+        with _alone(data.dir):
+            if not folder.exists():  # another run may have made it meanwhile
+                folder.parent.mkdir(exist_ok=True)
+                for stale in folder.parent.glob("*.partial*"):  # of runs that were killed
+                    shutil.rmtree(stale)
+                partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{name}.partial"))
+                write(partial)
+                partial.rename(folder)
+    return folder
+
+
+def decode(file: Path, count: int, shape: tuple[int, ...], row) -> np.ndarray:
+    """Writes uint8 [count, *shape] to `file`, `row(i)` for each i, by several threads."""
+    images = np.lib.format.open_memmap(file, "w+", np.uint8, (count, *shape))
+    with open(file, "r+b") as opened:  # a full disk is an error here, later a crash
+        os.posix_fallocate(opened.fileno(), 0, os.fstat(opened.fileno()).st_size)
+
+    def fill(i):
+        images[i] = row(i)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        rows = threads.map(fill, range(count))
+        list(
+            tqdm(rows, f"decoding {file.parent.name.split('.')[0]}", count, unit="img", leave=False)
+        )
+    images.flush()
+    return images
 
 
 @contextlib.contextmanager
@@ -126,7 +175,7 @@ def _module(data):
 
 
 def _decode(source, data, pids, folder, with_heatmaps):
-    """Writes images.npy, index.npz and perhaps heatmaps.npy; the folder appears when complete."""
+    """Writes images.npy, index.npz and perhaps heatmaps.npy."""
     examples = [{k: v for k, v in example.items() if k != "image"} for example in source]
     wanted = [i for i, e in enumerate(examples) if pids is None or int(e["pid"]) in pids]
     examples = [examples[i] for i in wanted]
@@ -135,32 +184,28 @@ def _decode(source, data, pids, folder, with_heatmaps):
     maps = None
     if with_heatmaps:
         maps = _heatmaps(data, index["path"], [e.get("keypoints") for e in examples])
+    size = data.height, data.width
+    images = decode(
+        folder / "images.npy",
+        len(wanted),
+        (*size, 3),
+        lambda row: _resized(source[wanted[row]]["image"], *size),
+    )
+    if maps is not None:
+        np.save(folder / "heatmaps.npy", maps)
+    digest = fingerprint(*index.values(), maps, images=images)
+    np.savez(folder / "index.npz", **index, fingerprint=digest)
+
+
+def fingerprint(*parts: np.ndarray | None, images) -> str:
+    """A hash over arrays and images."""
     digest = hashlib.sha1()
-    for part in (*index.values(), maps):
+    for part in parts:
         digest.update(repr(None if part is None else (part.dtype, part.shape)).encode())
         digest.update(b"" if part is None else np.ascontiguousarray(part))
-    folder.parent.mkdir(exist_ok=True)
-    for stale in folder.parent.glob("*.partial*"):  # of runs that were killed
-        shutil.rmtree(stale)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.partial"))
-    shape = len(wanted), data.height, data.width, 3
-    images = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, shape)
-    with open(partial / "images.npy", "r+b") as file:  # a full disk is an error here, later a crash
-        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-
-    def decode(row):
-        images[row] = _resized(source[wanted[row]]["image"], data.height, data.width)
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        rows = threads.map(decode, range(len(wanted)))
-        list(tqdm(rows, f"decoding {folder.name}", len(wanted), unit="img", leave=False))
     for image in images:
         digest.update(image)
-    images.flush()
-    if maps is not None:
-        np.save(partial / "heatmaps.npy", maps)
-    np.savez(partial / "index.npz", **index, fingerprint=digest.hexdigest())
-    partial.rename(folder)
+    return digest.hexdigest()
 
 
 def _resized(encoded, height, width):

@@ -62,6 +62,28 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
+def pose_table(results: dict) -> str:
+    """PCKh by joint: a column per modality and predictor.
+
+    Args:
+      results: the content of a pose teacher's results.json.
+    """
+    columns = {
+        f"{modality} {name}": figures
+        for modality, own in results["pckh"].items()
+        for name, figures in own.items()
+    }
+    joints = max(columns.values(), key=len)
+    lines = [
+        f"{results['config']} on {results['dataset']}, step {results['step']}: PCKh at 0.5, %",
+        f"{'':<12}" + "".join(f"{name:>22}" for name in columns),
+    ]
+    for joint in joints:
+        cells = (_cell(figures.get(joint), 1) for figures in columns.values())
+        lines.append(f"{joint:<12}" + "".join(f"{cell:>22}" for cell in cells))
+    return "\n".join(lines)
+
+
 def aggregate(results: list[dict]) -> dict:
     """The content of several results.json as one: mean and deviation of their means.
 

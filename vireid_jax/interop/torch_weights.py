@@ -29,6 +29,8 @@ _LEAVES = {
     ("batch_stats", "var"): "running_var",
 }
 _TRACKED = "num_batches_tracked"  # a counter beside every running variance; nothing reads it
+INPUT_SIZE = "input_size"
+"""Beside the tensors of a pose teacher of ours: [2], the height and width it was trained at."""
 _WRAPPERS = ("net", "state_dict", "model")  # keys under which training scripts keep the state
 
 _BOTTLENECK = (
@@ -146,11 +148,19 @@ GCCPM = Layout(
         *_REFINEMENT,
         *_CONV_BLOCK,
     ),
+    ignored=INPUT_SIZE,
+)
+MOBILENET = dataclasses.replace(
+    GCCPM,
+    title="a MobileNet-v1",
+    mark="model.13.3.weight",
+    covers="stem/|separable",
+    ignored=r"fc\.|model\.1[23]\.",  # its last blocks, which the pose teacher leaves out
 )
 REFINEMENT = Layout(
     "a refinement stage", "trunk.0.encoder1.0.0.weight", rules=(*_REFINEMENT, *_CONV_BLOCK)
 )
-LAYOUTS = (PUBLISHED, TORCHVISION, GCCPM)
+LAYOUTS = (PUBLISHED, TORCHVISION, GCCPM, MOBILENET)
 
 
 def detect(state: dict[str, np.ndarray]) -> Layout:
@@ -224,6 +234,26 @@ def to_flax(state: dict[str, np.ndarray], variables, layout: Layout):
     if problems:
         raise UserError(f"{layout.title} does not fit this network; {'; '.join(problems)}")
     return result
+
+
+def start_from(file: str | Path, variables, allowed: tuple[Layout, ...], key: str):
+    """`variables` with what `file` holds of them.
+
+    Args:
+      file: see `read`.
+      variables: as in `to_flax`.
+      allowed: layouts that the file may have.
+      key: of the config that names the file, for messages.
+
+    Raises:
+      UserError: a file that cannot be read, is of another layout, or does not fit.
+    """
+    state = read(file)
+    layout = detect(state)
+    if layout not in allowed:
+        wanted = " or ".join(x.title for x in allowed)
+        raise UserError(f"{key}={file} is {layout.title}, where {wanted} is needed")
+    return to_flax(state, variables, layout)
 
 
 def to_torch(variables, layout: Layout) -> dict[str, np.ndarray]:

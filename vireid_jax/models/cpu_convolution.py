@@ -15,11 +15,14 @@ and of transposed convolutions, which are convolutions of dilated arrays, longer
 
     y[i] = sum_{t, q} x[2 (i + t) + q] W[2 t + q]
 
+- depthwise kernels are sums of those slices times a number a channel (`_by_channels`);
 - transposed 3x3 kernels are a matrix product with cells of 2x2 pixels of the output (`_to_cells`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
 `layers.Layers.conv_general_dilated`); GPUs and TPUs keep the original.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +41,10 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
     dilation = tuple(options.get("rhs_dilation") or (1, 1))
     spread = tuple(options.get("lhs_dilation") or (1, 1))
     taps = size[0] * size[1]
-    if options.get("feature_group_count", 1) == 1 and not isinstance(padding, str):
+    groups = options.get("feature_group_count", 1)
+    if groups == x.shape[-1] == kernel.shape[-1] and spread == (1, 1):
+        return _by_channels(x, kernel, strides, tuple(map(tuple, padding)), dilation)
+    if groups == 1 and not isinstance(padding, str):
         form = {"kernel": size, "padding": tuple(map(tuple, padding)), "lhs_dilation": spread}
         if form == _TRANSPOSED and strides == dilation == (1, 1):
             return _to_cells(x, kernel)
@@ -55,6 +61,50 @@ def for_backend():
 
 
 def _by_patches(x, kernel, strides, padding, dilation):
+    patches = _patches(x, kernel, strides, padding, dilation)
+    rows = jnp.concatenate(patches, -1)
+    return rows @ kernel.reshape(-1, kernel.shape[-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _by_channels(x, kernel, strides, padding, dilation):
+    patches = _patches(x, kernel, strides, padding, dilation)
+    return sum(x * w for x, w in zip(patches, kernel.reshape(-1, x.shape[-1]), strict=True))
+
+
+def _by_channels_forward(x, kernel, *options):
+    return _by_channels(x, kernel, *options), (x, kernel)
+
+
+def _by_channels_backward(strides, padding, dilation, kept, dy):
+    """Both gradients are sums over slices too; XLA's own would add nine padded arrays."""
+    x, kernel = kept
+    # XLA would compute dy, and what it comes from, again for each tap. It writes a roll to memory,
+    # and the sum over the batch stays what it is.
+    x, dy = jnp.roll(x, 1, 0), jnp.roll(dy, 1, 0)
+    patches = _patches(x, kernel, strides, padding, dilation)
+    # Summed over the batch first, in one long row: XLA is slow at sums of columns.
+    dw = jnp.stack([(patch * dy).sum(0) for patch in patches]).sum((1, 2))
+    # x lies under y as y does under a kernel turned by half a turn, at stride 1.
+    margins = [
+        (d * (k - 1) - p[0], n - (s * (m - 1) + 1) + p[0], s - 1)
+        for n, m, k, s, d, p in zip(
+            x.shape[1:3], dy.shape[1:3], kernel.shape, strides, dilation, padding, strict=False
+        )
+    ]
+    none = (0, 0, 0)
+    spread = lax.pad(dy, jnp.zeros((), dy.dtype), (none, *margins, none))
+    dx = _by_channels(
+        jnp.roll(spread, -1, 0), kernel[::-1, ::-1], (1, 1), ((0, 0), (0, 0)), dilation
+    )
+    return dx, dw.reshape(kernel.shape)
+
+
+_by_channels.defvjp(_by_channels_forward, _by_channels_backward)
+
+
+def _patches(x, kernel, strides, padding, dilation):
+    """The x under each tap at all places, [batch, h, w, channels] each."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     batch, height, width, channels = x.shape
     taps = kernel.shape[:2]
@@ -66,8 +116,7 @@ def _by_patches(x, kernel, strides, padding, dilation):
             start = a * dilation[0], b * dilation[1]
             stop = [f + (o - 1) * s + 1 for f, o, s in zip(start, out, strides, strict=True)]
             patches.append(lax.slice(x, (0, *start, 0), (batch, *stop, channels), (1, *strides, 1)))
-    rows = jnp.concatenate(patches, -1).reshape(-1, len(patches) * channels)
-    return (rows @ kernel.reshape(-1, kernel.shape[-1])).reshape(batch, *out, -1)
+    return patches
 
 
 def _by_cells(x, kernel, padding):

@@ -130,7 +130,7 @@ def build(
     """The network of a config.
 
     Args:
-      model: the config's `model` section: fields of `Network` by name, and `init_from`.
+      model: the config's `model` section: fields of `Network` by name, and files to start from.
       ids: N.
       dtype: "float32", "bfloat16" or "float64".
       heatmaps: J.
@@ -149,7 +149,7 @@ def build(
             f"config.model.blocks={model.blocks} must have {backbone.STAGES} numbers, one for each "
             f"stage of {model.backbone}"
         )
-    options = {key: value for key, value in model.items() if key != "init_from"}
+    options = {key: value for key, value in model.items() if not key.startswith("init_")}
     options |= {"backbone": backbone, "blocks": tuple(model.blocks)}
     return Network(
         ids=ids,

@@ -13,7 +13,8 @@ from vireid_jax.models.refinement import RefinementStage
 STRIDE = 8  # of the maps
 MAPS = 17  # LIP's 16 joints and the background
 
-# Channels, stride and dilation of MobileNet-v1's separable blocks; stride 8 from the fourth on.
+# Channels (at width 128), stride and dilation of MobileNet-v1's separable blocks; stride 8 from the
+# fourth on.
 _SEPARABLE = (
     (64, 1, 1),
     (128, 2, 1),
@@ -24,7 +25,6 @@ _SEPARABLE = (
     (512, 1, 2),
     *[(512, 1, 1)] * 4,
 )
-_WIDTH = 128
 
 
 class SeparableBlock(nn.Module):
@@ -59,10 +59,12 @@ class PoseTeacher(nn.Module):
 
     Attributes:
       stages: refinement stages; 5 in training and validation of the published network.
+      width: channels of the refinement stages, and all others in proportion; 128 as published.
     """
 
     layers: Layers
     stages: int = 5
+    width: int = 128
 
     @nn.compact
     def __call__(self, x) -> jax.Array:
@@ -74,18 +76,18 @@ class PoseTeacher(nn.Module):
         Returns:
           [1 + stages, B, H/8, W/8, 17]; the last stage's maps are the prediction.
         """
-        layers = self.layers
-        x = ConvBlock(layers, 32, strides=2, name="stem")(x)
-        for i, block in enumerate(_SEPARABLE, 1):
-            x = SeparableBlock(layers, *block, name=f"separable{i}")(x)
-        x = ConvBlock(layers, 2 * _WIDTH, bias=True, name="cpm_0")(x)
-        features = ConvBlock(layers, _WIDTH, bias=True, name="cpm_1")(x)
+        layers, width = self.layers, self.width
+        x = ConvBlock(layers, width // 4, strides=2, name="stem")(x)
+        for i, (channels, *block) in enumerate(_SEPARABLE, 1):
+            x = SeparableBlock(layers, channels * width // 128, *block, name=f"separable{i}")(x)
+        x = ConvBlock(layers, 2 * width, bias=True, name="cpm_0")(x)
+        features = ConvBlock(layers, width, bias=True, name="cpm_1")(x)
         x = features
         for i in range(3):
-            x = ConvBlock(layers, _WIDTH, bias=True, name=f"initial_{i}")(x)
-        x = nn.relu(layers.conv(512, 1, bias=True, name="initial_heatmap_0")(x))
+            x = ConvBlock(layers, width, bias=True, name=f"initial_{i}")(x)
+        x = nn.relu(layers.conv(4 * width, 1, bias=True, name="initial_heatmap_0")(x))
         maps = [layers.conv(MAPS, 1, bias=True, name="initial_heatmap_1")(x)]
         for i in range(self.stages):
-            refine = RefinementStage(layers, _WIDTH, MAPS, name=f"refinement_{i}")
+            refine = RefinementStage(layers, width, MAPS, name=f"refinement_{i}")
             maps.append(refine(jnp.concatenate([features, maps[-1]], -1))[1])
         return jnp.stack(maps)

@@ -17,7 +17,8 @@ from vireid_jax.data import heatmaps, images, loader, sampler
 from vireid_jax.evaluation import baselines, features, protocols, report
 from vireid_jax.interop import torch_weights
 from vireid_jax.models import network
-from vireid_jax.training import optimizer, step
+from vireid_jax.training import optimizer, pose_maps, step
+from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.devices import AXIS, Devices
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import Modality, UserError
@@ -90,6 +91,11 @@ class Experiment:
             official=official,
         )
 
+    @staticmethod
+    def check_devices(config, devices: Devices) -> None:
+        """Refuses a batch that the devices cannot share; raises as `Devices.check_identities`."""
+        devices.check_identities(config.batch.identities)
+
     @property
     def fingerprints(self) -> dict[str, str]:
         """Of the sets, by their use."""
@@ -97,7 +103,7 @@ class Experiment:
         return {use: own.fingerprint for use, own in sets.items() if own is not None}
 
     def init_state(self, whole: bool = False) -> TrainState:
-        """The state at step 0: random by the config's seed, then what `init_from` holds.
+        """The state at step 0: random by the config's seed, then what the config's files hold.
 
         Args:
           whole: `init_from` has to hold the whole network, not only its backbone.
@@ -106,17 +112,14 @@ class Experiment:
           UserError: a file of weights that cannot be read or does not fit.
         """
         variables = self._random_variables()
-        file = self.config.model.init_from
-        if file:
-            weights = torch_weights.read(file)
-            layout = torch_weights.detect(weights)
+        model = self.config.model
+        if model.init_from:
             allowed = (torch_weights.PUBLISHED, torch_weights.TORCHVISION)[: 1 if whole else 2]
-            if layout not in allowed:
-                raise UserError(
-                    f"config.model.init_from={file} is {layout.title}, where "
-                    f"{' or '.join(x.title for x in allowed)} is needed"
-                )
-            variables = torch_weights.to_flax(weights, variables, layout)
+            variables = torch_weights.start_from(
+                model.init_from, variables, allowed, "config.model.init_from"
+            )
+        if model.init_pose_from:
+            variables = pose_maps.start_pose_branch(model.init_pose_from, variables)
         return self._at_step_0(variables)
 
     def abstract_state(self) -> TrainState:
@@ -152,6 +155,67 @@ class Experiment:
                 AXIS,
             )
         )
+
+    def observe(self, state: TrainState, workdir, log, last: bool) -> TrainState:
+        """Between steps: keeps `state` if it is the best so far, or evaluates it.
+
+        Args:
+          state: after the step.
+          workdir: of the run.
+          log: of the run.
+          last: whether `finish` follows.
+        """
+        selection = self.config.train.selection
+        if self.selection_set is None:
+            if not last:
+                self._report(state, workdir, "last")
+            return state
+        score, step = 0.0, int(state.step)
+        if self.devices.first_process:
+            score, results = self.score(state)
+            log.write_results(step, results, selection.removeprefix("best-on-"))
+        score = self.devices.of_first_process(score)
+        with Checkpoints(workdir.best, best=True) as best:
+            best.save(state, score)
+            tqdm.write(
+                f"step {step}, {selection}: mAP {score:.2f}, the best is of step {best.latest}"
+            )
+        return state
+
+    def finish(self, state: TrainState, workdir, trained: bool = True) -> dict | None:
+        """Evaluates the selected state, prints the table and writes results.json.
+
+        Args:
+          state: the last one.
+          workdir: of the run.
+          trained: by a run, among whose states the config may select another.
+
+        Returns:
+          The content of results.json; None in a process that is not the first.
+        """
+        if trained and self.selection_set is not None:
+            with Checkpoints(workdir.best, read_only=True, best=True) as best:
+                state = best.restore(self.abstract_state())
+        return self._report(state, workdir, self.config.train.selection if trained else "last")
+
+    def _report(self, state, workdir, selection):
+        if not self.devices.first_process:
+            return None
+        config = self.config
+        results = {
+            "dataset": config.data.dataset,
+            "config": f"{config.name}:{config.variant}",
+            "step": int(state.step),
+            "selection": selection,
+            "flip_averaging": config.evaluation.flip_averaging,
+            "re_ranking": config.evaluation.re_ranking,
+            "losses": self.terms,
+            "protocols": self.evaluate(state),
+            "baselines": self.baselines(),
+        }
+        workdir.write("results.json", results)
+        tqdm.write(report.table(results))
+        return results
 
     def evaluate(self, state: TrainState) -> dict:
         """The `protocols` part of results.json, for the network in `state`."""

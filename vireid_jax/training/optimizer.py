@@ -27,7 +27,11 @@ def _milestones(c, steps, steps_per_epoch):
     return optax.join_schedules(rates, [epoch * steps_per_epoch for epoch in c.milestones])
 
 
-SCHEDULES = {"step": _step, "milestones": _milestones, "cosine": _cosine}
+def _constant(c, steps, steps_per_epoch):
+    return optax.constant_schedule(c.learning_rate)
+
+
+SCHEDULES = {"step": _step, "milestones": _milestones, "cosine": _cosine, "constant": _constant}
 
 
 def schedule(c, steps: int, steps_per_epoch: int) -> optax.Schedule:
@@ -35,7 +39,7 @@ def schedule(c, steps: int, steps_per_epoch: int) -> optax.Schedule:
 
     "step" multiplies by `decay_factor` every `decay_epochs` epochs (Sec. IV-A: 0.5 every 20);
     "milestones" is `factors[i]` times the first rate from epoch `milestones[i]` on; "cosine" falls
-    to zero at `steps`. Over the first `warmup_epochs` the rate rises linearly.
+    to zero at `steps`; "constant" stays. Over the first `warmup_epochs` the rate rises linearly.
 
     Args:
       c: the config's `optimizer` section.

@@ -1,5 +1,6 @@
 """From images to heatmap targets, by the pose teacher."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,19 +10,36 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from vireid_jax.data import poses
 from vireid_jax.data.heatmaps import JOINTS, MIRRORED, STRIDE
 from vireid_jax.interop import torch_weights
 from vireid_jax.models import cpu_convolution, pose_teacher
 from vireid_jax.models.layers import Layers
+from vireid_jax.training import pose_step
 from vireid_jax.types import UserError
 
-SIDE = 256  # of the teacher's square input, pixels
-_GREY = 128.0  # of its border
+_PUBLISHED_SIZE = 256, 256  # of the teacher's input, pixels
 _UNMIRRORED = np.array([*MIRRORED, len(JOINTS)])  # the background stays
 
 
-def load(file: str | Path):
-    """The teacher in `file`: its variables and its number of refinement stages.
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A trained pose teacher.
+
+    Attributes:
+      variables: of its network.
+      stages, width: of its network, see `PoseTeacher`.
+      size: height and width of its input, pixels; images are fitted into it.
+    """
+
+    variables: dict
+    stages: int
+    width: int
+    size: tuple[int, int]
+
+
+def load(file: str | Path) -> Teacher:
+    """The teacher in `file`, ours or a GCCPM checkpoint.
 
     Raises:
       UserError: a file that cannot be read, or of another network.
@@ -31,20 +49,62 @@ def load(file: str | Path):
         raise UserError(f"{file} is {torch_weights.detect(state).title}, not a pose teacher's")
     numbers = [re.match(r"refinement_stages\.(\d+)\.", name) for name in state]
     stages = len({found[1] for found in numbers if found})
-    net = pose_teacher.PoseTeacher(Layers(train=False), stages)
-    image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    width = len(state["cpm.1.0.weight"])
+    size = tuple(int(side) for side in state.get(torch_weights.INPUT_SIZE, _PUBLISHED_SIZE))
+    net = pose_teacher.PoseTeacher(Layers(train=False), stages, width)
+    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     shapes = jax.eval_shape(net.init, jax.random.key(0), image)
-    return torch_weights.to_flax(state, shapes, torch_weights.GCCPM), stages
+    variables = torch_weights.to_flax(state, shapes, torch_weights.GCCPM)
+    return Teacher(variables, stages, width, size)
 
 
-def make_predict(stages: int, height: int, width: int, flip: bool = False, scales=(1.0,)):
+def save(file: str | Path, variables: dict, size: tuple[int, int]) -> None:
+    """Writes a teacher for `load`, with the names of GCCPM's tensors.
+
+    Raises:
+      UserError: as `torch_weights.write`.
+    """
+    state = torch_weights.to_torch(variables, torch_weights.GCCPM)
+    state[torch_weights.INPUT_SIZE] = np.array(size, np.int64)
+    torch_weights.write(file, state)
+
+
+def start_pose_branch(file: str | Path, variables: dict) -> dict:
+    """A re-identification network whose refinement stage is a teacher's first (Sec. IV-D).
+
+    Args:
+      file: see `load`.
+      variables: of the network.
+
+    Raises:
+      UserError: as `load`; the network has no pose branch, or one of other sizes.
+    """
+    if "pose" not in variables["params"]:
+        raise UserError(f"config.model.init_pose_from={file} needs config.model.pose_branch=True")
+    teacher = load(file)
+
+    def replaced(kind):
+        own = variables[kind]["pose"]["refinement"]
+        stage = teacher.variables[kind]["refinement_0"]
+        if jax.tree.map(np.shape, own) != jax.tree.map(np.shape, stage):
+            raise UserError(
+                f"config.model.init_pose_from={file}: the teacher's refinement stages do not fit "
+                "the pose branch; they do with config.data.heatmaps=joints_and_background and "
+                f"config.model.pose_width={teacher.width // 2}"
+            )
+        return variables[kind] | {"pose": variables[kind]["pose"] | {"refinement": stage}}
+
+    return variables | {kind: replaced(kind) for kind in ("params", "batch_stats")}
+
+
+def make_predict(teacher: Teacher, height: int, width: int, flip: bool = False, scales=(1.0,)):
     """What the teacher sees in images of one size.
 
-    An image is fitted into a square of `SIDE` pixels times a scale, with a grey border; the maps of
+    An image is fitted into the teacher's input size times a scale, with a grey border; the maps of
     the last stage are sampled at the cells of ReID heatmaps.
 
     Args:
-      stages: of the teacher.
+      teacher: its variables are not used.
       height, width: of the images, pixels.
       flip: averages the maps with those of the mirrored image.
       scales: averages the maps over these.
@@ -53,26 +113,27 @@ def make_predict(stages: int, height: int, width: int, flip: bool = False, scale
       A function (variables, uint8 [B, H, W, 3], RGB) -> float32 [B, H/4, W/4, 16] in [0, 1], in
       LIP's order.
     """
-    convolution = cpu_convolution.for_backend()
-    net = pose_teacher.PoseTeacher(Layers(False, conv_general_dilated=convolution), stages)
+    layers = Layers(False, conv_general_dilated=cpu_convolution.for_backend())
+    net = pose_teacher.PoseTeacher(layers, teacher.stages, teacher.width)
     cells = height // STRIDE, width // STRIDE
 
     def at_scale(variables, images, scale):
-        side = pose_teacher.STRIDE * round(SIDE * scale / pose_teacher.STRIDE)
-        factor = side / max(height, width)
-        size = np.round(np.array([height, width]) * factor).astype(int)
-        border = (side - size) // 2
+        stride = pose_teacher.STRIDE
+        frame = [stride * round(side * scale / stride) for side in teacher.size]
+        top, left, *size = poses.fit((height, width), *frame)
         x = jax.image.resize(images, (len(images), *size, 3), "cubic")
-        margins = [(b, side - s - b) for b, s in zip(border, size, strict=True)]
-        x = jnp.pad(x, ((0, 0), *margins, (0, 0)), constant_values=_GREY)
-        maps = net.apply(variables, (x[..., ::-1] - _GREY) / 256)[-1]
-        # The centre of cell i lies at STRIDE (i + 1/2) factor + border pixels of the square.
+        after = frame[0] - top - size[0], frame[1] - left - size[1]
+        margins = (0, 0), (top, after[0]), (left, after[1]), (0, 0)
+        x = jnp.pad(x, margins, constant_values=poses.GREY)
+        maps = net.apply(variables, pose_step.normalise(x))[-1]
+        # The centre of cell i lies at STRIDE (i + 1/2) factor + border pixels of the frame.
+        factor = np.array([size[0] / height, size[1] / width])
         return jax.image.scale_and_translate(
             maps,
             (len(images), *cells, pose_teacher.MAPS),
             (1, 2),
-            jnp.full(2, pose_teacher.STRIDE / STRIDE / factor),
-            jnp.asarray(-border / STRIDE / factor, jnp.float32),
+            jnp.asarray(stride / STRIDE / factor, jnp.float32),
+            jnp.asarray(-np.array([top, left]) / STRIDE / factor, jnp.float32),
             "cubic",
             antialias=False,
         )
@@ -86,6 +147,28 @@ def make_predict(stages: int, height: int, width: int, flip: bool = False, scale
         return jnp.clip(sum(maps) / len(maps), 0, 1)[..., : len(JOINTS)]
 
     return predict
+
+
+def highest(maps, box, stride: int):
+    """The joints' places: the highest points of their maps, enlarged to pixels by cubic sampling.
+
+    Args:
+      maps: float [B, h, w, 16].
+      box: int [B, 4], see `PoseSet`; points outside are not considered.
+      stride: pixels per cell.
+
+    Returns:
+      float32 [B, 16, 2], x and y in pixels.
+    """
+    rows, h, w, joints = maps.shape
+    height, width = h * stride, w * stride
+    maps = jax.image.resize(maps, (rows, height, width, joints), "cubic")
+    top, left, tall, wide = (box[:, i, None, None] for i in range(4))
+    y, x = jnp.mgrid[:height, :width]
+    inside = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide)
+    maps = jnp.where(inside[..., None], maps, -jnp.inf).reshape(rows, -1, joints)
+    y, x = jnp.divmod(maps.argmax(1), width)
+    return jnp.stack([x, y], -1).astype(jnp.float32)
 
 
 def extract(predict, variables, images, merged: bool, batch: int, partial: Path) -> np.ndarray:

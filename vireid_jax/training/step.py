@@ -34,7 +34,7 @@ def make_train_step(network, objective, optimizer, rate, augmentation, seed: int
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def augmented(modality, images, heatmaps):
-            keys = _row_keys(key, modality, len(images), axis_name)
+            keys = row_keys(jax.random.fold_in(key, modality), len(images), axis_name)
             return augment.augment(keys, images, heatmaps, **augmentation)
 
         rgb, rgb_map = augmented(Modality.VISIBLE, batch.rgb, batch.rgb_heatmap)
@@ -101,8 +101,7 @@ def make_embed(network, modality: Modality, flip_averaging: bool = False, grey: 
     return embed
 
 
-def _row_keys(key, modality, rows, axis_name):
-    """A key for each row, the same however many devices share the batch."""
+def row_keys(key, rows: int, axis_name=None):
+    """A key for each of `rows` rows here, the same however many devices share the batch."""
     first = rows * jax.lax.axis_index(axis_name) if axis_name else 0
-    key = jax.random.fold_in(key, modality)
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(first + jnp.arange(rows))

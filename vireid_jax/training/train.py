@@ -8,16 +8,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from vireid_jax import registry
 from vireid_jax.data import loader
-from vireid_jax.evaluation import report
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
+from vireid_jax.training.pose_experiment import PoseExperiment
 from vireid_jax.training.signals import StopRequest
 from vireid_jax.training.state import TrainState
-from vireid_jax.training.workdir import Silence, Workdir
+from vireid_jax.training.workdir import Workdir
 from vireid_jax.types import UserError
 
+_EXPERIMENTS = {"reid": Experiment, "pose": PoseExperiment}  # by config.task
 _RANDOM = (
     "all weights start at random: the backbone lacks ImageNet's (config.model.init_from), which "
     "the paper's figures rest on, and needs many more images to learn as much"
@@ -46,8 +48,9 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
         with workdir.alone():  # or refuse before anything slow
             pass
     _require_weights(config, workdir)
-    Devices().check_identities(config.batch.identities)
-    experiment = Experiment(config)
+    kind = registry.choose("config.task", config.task, _EXPERIMENTS)
+    kind.check_devices(config, Devices())
+    experiment = kind(config)
     start = None if workdir.has_checkpoint else experiment.init_state()
     with workdir.alone(), Checkpoints(workdir.checkpoints) as checkpoints:
         workdir.start(experiment.devices, experiment.fingerprints)
@@ -60,8 +63,7 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
                 tqdm.write(_RANDOM)
         with contextlib.closing(workdir.log(int(state.step))) as log:
             state = _loop(experiment, state, workdir, checkpoints, log)
-            state = _selected(experiment, state, workdir)
-            results = _evaluate(experiment, state, workdir, log, config.train.selection)
+            results = experiment.finish(state, workdir)
     experiment.devices.wait_for_all("end")
     return results
 
@@ -82,17 +84,15 @@ def evaluate(config, folder: str, allow_config_change: bool = False) -> dict | N
             "--config.model.init_from=FILE"
         )
     _require_weights(config, workdir)
-    experiment = Experiment(config)
+    experiment = registry.choose("config.task", config.task, _EXPERIMENTS)(config)
     if trained:
         workdir.check_data(experiment.fingerprints)
         with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
             state = checkpoints.restore(experiment.abstract_state())
-        state = _selected(experiment, state, workdir)
     else:
         state = experiment.init_state(whole=True)
         workdir.start(experiment.devices, experiment.fingerprints)
-    selection = config.train.selection if trained else "last"
-    results = _evaluate(experiment, state, workdir, Silence(), selection)
+    results = experiment.finish(state, workdir, trained)
     experiment.devices.wait_for_all("end")
     return results
 
@@ -133,10 +133,7 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
                 pending = step, metrics
             # Scored before it is saved: a run killed in between scores it again.
             if options.eval_every and (step % options.eval_every == 0 or step == last):
-                if experiment.selection_set is not None:
-                    _compete(experiment, state, workdir, log)
-                elif step < last:
-                    _evaluate(experiment, state, workdir, log, "last")
+                state = experiment.observe(state, workdir, log, step == last)
             if step % options.checkpoint_every == 0 or step == last:
                 flush()
                 pending = None
@@ -151,43 +148,3 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
                 tqdm.write(f"{name}: saved after step {step}; the same command continues")
                 sys.exit(128 + number)
     return state
-
-
-def _compete(experiment, state, workdir, log):
-    """Keeps `state` if it is the best so far."""
-    score, step, selection = 0.0, int(state.step), experiment.config.train.selection
-    if experiment.devices.first_process:
-        score, results = experiment.score(state)
-        log.write_results(step, results, selection.removeprefix("best-on-"))
-    score = experiment.devices.of_first_process(score)
-    with Checkpoints(workdir.best, best=True) as best:
-        best.save(state, score)
-        tqdm.write(f"step {step}, {selection}: mAP {score:.2f}, the best is of step {best.latest}")
-
-
-def _selected(experiment, state, workdir):
-    """The state that the results are of."""
-    if experiment.selection_set is None:
-        return state
-    with Checkpoints(workdir.best, read_only=True, best=True) as best:
-        return best.restore(experiment.abstract_state())
-
-
-def _evaluate(experiment, state, workdir, log, selection):
-    if not experiment.devices.first_process:
-        return None
-    config = experiment.config
-    results = {
-        "dataset": config.data.dataset,
-        "config": f"{config.name}:{config.variant}",
-        "step": int(state.step),
-        "selection": selection,
-        "flip_averaging": config.evaluation.flip_averaging,
-        "re_ranking": config.evaluation.re_ranking,
-        "losses": experiment.terms,
-        "protocols": experiment.evaluate(state),
-        "baselines": experiment.baselines(),
-    }
-    workdir.write("results.json", results)
-    tqdm.write(report.table(results))
-    return results

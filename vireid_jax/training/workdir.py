@@ -21,6 +21,7 @@ BOOKKEEPING = {
     "config.data.dir",
     "config.data.source",
     "config.model.init_from",
+    "config.model.init_pose_from",
     "config.train.remat",
     "config.train.log_every",
     "config.train.checkpoint_every",
