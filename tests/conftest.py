@@ -1,5 +1,6 @@
 """Shared by all tests: four host devices, compilations kept between runs, a tiny experiment."""
 
+import gc
 import os
 
 os.environ["XLA_FLAGS"] = (
@@ -15,6 +16,16 @@ import tiny as tiny_config
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(autouse=True)
+def _room_for_programs():
+    """Unloads old programs: each kernel maps 3 ranges, and Linux gives a process 65,530."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
