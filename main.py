@@ -1,5 +1,7 @@
 """Trains and evaluates: python main.py --config=configs/synthetic.py --workdir=runs/synthetic."""
 
+import contextlib
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -20,14 +22,15 @@ MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "evaluate: the 
 
 def main():
     """Runs the mode."""
-    if DISTRIBUTED.value:
-        from vireid_jax.training import devices
+    with contextlib.ExitStack() as together:
+        if DISTRIBUTED.value:
+            from vireid_jax.training import devices
 
-        devices.connect()
-    from vireid_jax.training import train  # late: rendering starts this file in many processes
+            together.enter_context(devices.connected())
+        from vireid_jax.training import train  # late: rendering starts this file in many processes
 
-    modes = {"train": train.train, "evaluate": train.evaluate}
-    modes[MODE.value](CONFIG.value, WORKDIR.value, ALLOW.value)
+        modes = {"train": train.train, "evaluate": train.evaluate}
+        modes[MODE.value](CONFIG.value, WORKDIR.value, ALLOW.value)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged or cannot be written."""
+"""Checkpoints that are damaged, and disks without room."""
 
 import subprocess
 import sys
@@ -72,30 +72,48 @@ from pathlib import Path
 sys.path.insert(0, "tests")
 from test_checkpoints import Checkpoints, save, state
 from vireid_jax import command_line
+from vireid_jax.training.workdir import Log
 
 def main():
     folder = Path(FOLDER)
     save(folder, 1)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # of any file, in bytes
-    with Checkpoints(folder) as checkpoints:
-        checkpoints.save(state(2, 400_000))
+    WRITE
 
 command_line.run(main)
 """
+CHECKPOINT = """
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(state(2, 400_000))
+"""
+LOG = """
+    log = Log(folder, 1)
+    for step in range(10_000):
+        log.write(step, {"loss": 1.0})
+"""
 
 
-def test_without_room_the_run_ends_with_a_message_and_keeps_what_it_had(tmp_path):
-    script = WITHOUT_ROOM.replace("FOLDER", repr(str(tmp_path)))
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        pytest.param(CHECKPOINT, "could not be written (File too large", id="checkpoint"),
+        pytest.param(LOG, "File too large: make room there", id="log"),
+    ],
+)
+def test_without_room_the_run_ends_with_a_message_and_keeps_what_it_had(tmp_path, write, message):
+    script = WITHOUT_ROOM.replace("FOLDER", repr(str(tmp_path))).replace("WRITE", write.strip())
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert done.returncode == 2
-    assert "could not be written (File too large" in done.stderr
-    assert "the last one there is of step 1" in done.stderr
+    assert message in done.stderr
+    if write is CHECKPOINT:
+        assert "the last one there is of step 1" in done.stderr
     with Checkpoints(tmp_path) as checkpoints:
         assert int(checkpoints.restore(state(0)).step) == 1

@@ -13,6 +13,7 @@ from vireid_jax.types import UserError
 _NOT_WRITABLE = {
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,

@@ -1,5 +1,6 @@
 """Whole processes of the tiny experiment: several of one run, and one that is killed."""
 
+import fcntl
 import json
 import os
 import random
@@ -128,6 +129,17 @@ def test_a_signal_to_one_process_stops_both_and_other_devices_go_on(config, rend
     one, other = (last_state(x)["params"] for x in (alone, together))
     moved, apart = (optax.tree.norm(jax.tree.map(np.subtract, one, x)) for x in (began, other))
     assert apart < 0.01 * moved  # without its momentum a run loses nine steps of eighty
+
+
+def test_a_process_that_fails_alone_does_not_leave_the_other_waiting(rendered, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # which the first process alone asks for
+        pair = start_pair(rendered, folder)
+        assert pair[0].wait(timeout=120) == 2
+        assert pair[1].wait(timeout=30) != 0
+    assert f"error: another run works in {folder}" in Path(f"{folder}.txt").read_text()
 
 
 def kill_and_repeat(data_dir, folder, kills, *options, **how):

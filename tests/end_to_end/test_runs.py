@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 from tiny import TINY
 
 from configs import regdb
@@ -29,6 +30,20 @@ ROOT = Path(__file__).parents[2]
 
 def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(folder):
+    """TensorBoard's scalars, {(tag, step): value}, and the steps at which a run went on."""
+    scalars, restarts = {}, []
+    for file in (folder / "tensorboard").iterdir():
+        rest = file.read_bytes()
+        while rest:  # records of length, checksum, event, checksum
+            end = 12 + int.from_bytes(rest[:8], "little")
+            event = Event.FromString(rest[12:end])
+            scalars |= {(x.tag, event.step): x.simple_value for x in event.summary.value}
+            restarts += [event.step] if event.HasField("session_log") else []
+            rest = rest[end + 4 :]
+    return scalars, restarts
 
 
 def final_state(config, folder):
@@ -90,7 +105,11 @@ def test_a_run_writes_what_it_promises(finished):
     assert environment["packages"]["jax"] == jax.__version__
     assert environment["devices"] == 4
     assert environment["data"].keys() == {"train", "test"}
-    assert list((folder / "tensorboard").iterdir())
+    scalars, restarts = events(folder)
+    assert restarts == [1]
+    for line in logged:
+        for name in results["losses"]:
+            assert scalars[f"train/{name}", line["step"]] == pytest.approx(line[name])
     assert not list(folder.glob("*.partial"))
 
 

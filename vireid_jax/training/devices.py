@@ -1,5 +1,6 @@
 """The one room that knows pmap, processes, replication and how a batch is split."""
 
+import atexit
 import contextlib
 import os
 import sys
@@ -19,13 +20,15 @@ AXIS = "devices"
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
-def connect() -> None:
-    """Joins the processes of one run, before anything else of JAX is used.
+@contextlib.contextmanager
+def connected():
+    """Joins the processes of one run while it is entered, before anything else of JAX is used.
 
     On a cluster that JAX knows (SLURM, Kubernetes, Open MPI, Cloud TPU) it finds them by itself.
     Elsewhere the environment names them: JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID. Only the first process goes on to print; call this before
-    tqdm is imported.
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. Only the first process goes on to print; enter this
+    before tqdm is imported. A process that fails inside does not wait for the others, which then
+    fail as well.
 
     Raises:
       UserError: they cannot be found, or do not answer.
@@ -43,6 +46,12 @@ def connect() -> None:
     if jax.process_index():
         os.environ["TQDM_DISABLE"] = "1"
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        yield
+    except Exception as error:
+        # At exit JAX waits for the others, which wait for this one. The last registered runs first.
+        atexit.register(os._exit, 2 if isinstance(error, (UserError, OSError)) else 1)
+        raise
 
 
 class Devices:

@@ -30,7 +30,7 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
     """Trains to the config's last step, from the newest checkpoint if there is one.
 
     SIGINT and SIGTERM save a checkpoint and end the process with status 128 plus their number. Of
-    several processes (see `devices.connect`) the first alone evaluates and writes.
+    several processes (see `devices.connected`) the first alone evaluates and writes.
 
     Args:
       config: a frozen config, see configs/default.py.

@@ -6,10 +6,13 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import time
 from pathlib import Path
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from vireid_jax.types import UserError
@@ -162,7 +165,11 @@ def differences(a: dict, b: dict, prefix: str = "config"):
 
 
 class Log:
-    """metrics.jsonl and TensorBoard events of a run, one entry a step, none twice."""
+    """metrics.jsonl and TensorBoard events of a run, one entry a step, none twice.
+
+    Both are written by the caller's own thread, so that a full disk is an OSError at the step that
+    met it (tensorboardX's `SummaryWriter` would lose its thread and then block).
+    """
 
     def __init__(self, folder: Path, step: int):
         """Opens the logs of a run that continues after `step`; later lines are dropped."""
@@ -176,13 +183,17 @@ class Log:
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.rename(file)
         self._lines = file.open("a", buffering=1)
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "tensorboard" / "events"))
+        restart = SessionLog(status=SessionLog.START)  # readers drop later steps of earlier files
+        self._events.write_event(Event(step=step + 1, session_log=restart))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Adds one line: {"step": step, **values}."""
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
-            self._events.add_scalar(f"train/{name}", value, step)
+            self._add(step, f"train/{name}", value)
+        self._events.flush()
 
     def write_results(self, step: int, protocols: dict, split: str = "test") -> None:
         """Adds the mean figures of an evaluation on `split` to the events."""
@@ -191,7 +202,12 @@ class Log:
                 if feature != "trials":
                     for figure, value in figures.items():
                         tag = f"{split}/{protocol}/{feature}/{figure}"
-                        self._events.add_scalar(tag, value["mean"], step)
+                        self._add(step, tag, value["mean"])
+        self._events.flush()
+
+    def _add(self, step, tag, value):
+        scalar = summary.scalar(tag, value)
+        self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
 
     def close(self) -> None:
         """Flushes and closes both."""
