@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.model.input = (256, 256)  # height and width, pixels; images are fitted into it
     config.model.width = 128  # of the refinement stages; all others in proportion
     config.model.stages = 5  # of refinement
+    config.model.norm_bias = 0.0  # where BatchNorm's biases start
     config.model.init_from = ""  # a MobileNet-v1 or a whole teacher: .safetensors, .npz, PyTorch's
 
     config.batch = ConfigDict()

@@ -25,6 +25,7 @@ from vireid_jax.types import UserError
 DATASET = flags.DEFINE_string("dataset", None, "A file in vireid_jax/data/datasets.")
 SOURCE = flags.DEFINE_string("source", "", "The folder of the data set; none if prepared.")
 DIR = flags.DEFINE_string("dir", "data", "Where prepared data lie: config.data.dir.")
+TIER = flags.DEFINE_string("tier", "", "Of synthetic_vi.")
 TRIAL = flags.DEFINE_integer("trial", 1, "Of RegDB.")
 TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "train+val for SYSU-MM01.")
 HEIGHT = flags.DEFINE_integer("height", 288, "Of the training images.")
@@ -48,7 +49,8 @@ def main():
     teacher = pose_maps.load(TEACHER.value)
     data = default.get_config().data
     data.dataset, data.source, data.dir = DATASET.value, SOURCE.value, DIR.value
-    data.trial, data.train_split = TRIAL.value, TRAIN_SPLIT.value
+    data.tier, data.trial, data.train_split = TIER.value, TRIAL.value, TRAIN_SPLIT.value
+    data.protocol = "regdb" if data.tier == "regdb" else "sysu"  # with which a tier has to agree
     data.height, data.width, data.heatmaps = HEIGHT.value, WIDTH.value, "none"
     found = load_images(data, "train")
     made_by = {

@@ -3,27 +3,35 @@
     python scripts/scaling.py [--step_ms=17 --link=450 --network=50 --latency_us=10]
 
 The first two are arithmetic on the paper-size network. The others take two steps of
-configs/synthetic.py on 1, 2, 4 and 8 devices of the host, of the same batch.
+configs/synthetic.py (rendered on first use) on 1, 2, 4 and 8 devices of the host, of the same
+batches, and for comparison on one device from parameters that are changed in their last bit; once
+more with smooth gates in place of ReLU and max pooling.
 """
 
+import contextlib
 import functools
 import re
+from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import flags
 
 from vireid_jax import command_line, losses
 from vireid_jax.models import network
+from vireid_jax.models.backbones import resnet
 from vireid_jax.training import optimizer, step
 from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.state import TrainState
-from vireid_jax.types import Batch
 
 STEP_MS = flags.DEFINE_float("step_ms", 17.0, "Of one device alone, with its share of the batch.")
 LINK = flags.DEFINE_float("link", 450.0, "GB/s of a device to others of its host, one way.")
 NETWORK = flags.DEFINE_float("network", 50.0, "GB/s of a device to other hosts, one way.")
+DATA = flags.DEFINE_string("data_dir", "data", "Where prepared data lie: config.data.dir.")
 LATENCY = flags.DEFINE_float("latency_us", 10.0, "Of a collective, for each doubling of devices.")
 
 PER_HOST = 8  # devices
@@ -101,54 +109,73 @@ def print_efficiency(config, ids):
         )
 
 
-def print_device_counts(config, dtype):
+def print_device_counts(experiment, dtype):
     """The same steps on other numbers of devices: what they exchange, how far they are apart."""
-    print(f"{dtype}: exchanged a step, KiB; largest difference to one device")
-    print("devices  planned  compiled  collectives     loss  gradient  parameters  statistics")
-    net = network.build(config.model, 128, dtype, heatmaps=1, axis_name=AXIS)
+    config = experiment.config
+    print(f"{dtype}: exchanged a step, KiB; largest differences to one device")
+    print(
+        "devices  step  planned  compiled  collectives     loss  gradient  parameters  statistics"
+    )
+    ids = len(set(experiment.train_set.pid.tolist()))
+    net = network.build(config.model, ids, dtype, heatmaps=1, axis_name=AXIS)
     rule = optimizer.build(config.optimizer, lambda _: RATE)
     objective, augmentation = losses.build(config.loss.to_dict()), config.augment.to_dict()
     update = step.make_train_step(
         net, objective, rule, lambda _: RATE, augmentation, config.seed, AXIS
     )
-    size_of_images = config.data.height, config.data.width
-    variables = network.init(net, jax.random.key(config.seed), *size_of_images)
-    variables = jax.tree.map(lambda x: np.array(x, dtype), variables)  # steps donate their state
+    start = experiment.init_state()
+    params, statistics = jax.tree.map(
+        lambda x: np.array(x, dtype), (start.params, start.batch_stats)
+    )
     rows = config.batch.identities * config.batch.images
-    planned = sum(sent for _, sent in plan(config, variables, rows).values())
-    one = None
-    for count in COUNTS:
-        devices, compiled, terms = Devices(count), None, []
-        params, statistics = jax.tree.map(np.copy, (variables["params"], variables["batch_stats"]))
-        state = TrainState(jnp.int32(0), params, statistics, rule.init(params))
-        state = devices.replicate(state)
-        for batch in random_batches(config):
-            compiled = compiled or devices.compile_on_cpu(update, state, batch)
-            state, metrics = compiled(state, devices.split(batch))
-            terms.append([float(x) for x in jax.tree.leaves(metrics)])
-        exchanged = collectives(compiled.as_text(), count)
-        # SGD's momentum holds the gradients of all steps.
-        arrays = state.opt_state, state.params, state.batch_stats
-        found = list(np.array(terms).T), *jax.device_get(arrays)
-        one = one or found
-        loss, gradient, parameters, statistics = map(apart, one, found)
-        print(
-            f"{count:7}  {planned * (count > 1) / 1024:7.0f}"
-            f"  {sum(exchanged) / 1024:8.0f}  {len(exchanged):11}"
-            f"  {loss:7.0e}  {gradient:8.0e}  {parameters:10.0e}  {statistics:10.0e}",
-            flush=True,
-        )
+    planned = plan(config, {"params": params, "batch_stats": statistics}, rows)
+    planned = sum(sent for _, sent in planned.values()) / 1024
+    batches, found = experiment.batches(), {}
+    for name, count, own in (
+        ("1", 1, params),
+        ("nudged", 1, nudged(params)),
+        *((str(count), count, params) for count in COUNTS[1:]),
+    ):
+        devices, compiled = Devices(count), None
+        # Steps donate their state.
+        own, seen = jax.tree.map(np.copy, (own, statistics))
+        state = devices.replicate(TrainState(jnp.int32(0), own, seen, rule.init(own)))
+        for i in range(STEPS):
+            compiled = compiled or devices.compile_on_cpu(update, state, batches[i])
+            state, metrics = compiled(state, devices.split(batches[i]))
+            # SGD's momentum holds the gradients.
+            arrays = state.opt_state, state.params, state.batch_stats
+            found.setdefault(name, []).append(jax.device_get((metrics, *arrays)))
+            (terms, *one), (others, *other) = found["1"][i], found[name][i]
+            loss = max(apart(value, others[term]) for term, value in terms.items())
+            gradient, parameters, averages = map(apart, one, other)
+            exchanged = collectives(compiled.as_text(), count)
+            print(
+                f"{name:>7}  {i + 1:4}  {planned * (count > 1):7.0f}"
+                f"  {sum(exchanged) / 1024:8.0f}  {len(exchanged):11}"
+                f"  {loss:7.0e}  {gradient:8.0e}  {parameters:10.0e}  {averages:8.0e}",
+                flush=True,
+            )
 
 
-def random_batches(config):
-    """Noise of the config's sizes, with its labels."""
-    rng, height, width = np.random.default_rng(0), config.data.height, config.data.width
-    rows = config.batch.identities * config.batch.images
-    label = np.arange(config.batch.identities, dtype=np.int32).repeat(config.batch.images)
-    for _ in range(STEPS):
-        images = rng.integers(0, 256, (2, rows, height, width, 3), np.uint8)
-        maps = rng.integers(0, 256, (2, rows, height // 4, width // 4, 1), np.uint8)
-        yield Batch(*images, label, *maps)
+@contextlib.contextmanager
+def smooth_gates():
+    """Softplus for ReLU and averages for maxima, which have no gates that rounding could flip."""
+
+    def leaky(x, slope):
+        return slope * x + (1 - slope) * nn.softplus(x)
+
+    with (
+        mock.patch.multiple(nn, relu=nn.softplus, leaky_relu=leaky),
+        mock.patch.object(resnet, "_max_pool", lambda x: nn.avg_pool(x, (2, 2), (2, 2))),
+    ):
+        yield
+
+
+def nudged(params):
+    """Every number changed in its last bit, up or down."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: np.nextafter(x, x * rng.choice([0, 2], x.shape)), params)
 
 
 def collectives(program, devices):
@@ -166,10 +193,9 @@ def collectives(program, devices):
 
 
 def apart(one, other):
-    """Largest difference of two trees, relative to each array's norm (or 1e-3 of the largest)."""
-    pairs = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
-    floor = 1e-3 * max(np.linalg.norm(x) for x, _ in pairs)
-    return max(np.linalg.norm(x - y) / max(np.linalg.norm(x), floor) for x, y in pairs)
+    """The norm of the difference of two trees, relative to that of the first."""
+    change = jax.tree.map(lambda x, y: np.subtract(x, y, dtype=np.float64), one, other)
+    return float(optax.tree.norm(change) / optax.tree.norm(one))
 
 
 def main():
@@ -183,10 +209,16 @@ def main():
     print()
     print_efficiency(paper, ids=395)
     small.optimizer.rule = "sgd"  # Adam would blow rounding up where a gradient is nearly zero
-    for dtype in ("float32", "float64"):
-        print()
-        with jax.enable_x64(dtype == "float64"):
-            print_device_counts(small, dtype)
+    small.data.dir = DATA.value
+    experiment = Experiment(small)
+    print()
+    print_device_counts(experiment, "float32")
+    print("\nwith smooth gates, ", end="")
+    with smooth_gates():
+        print_device_counts(experiment, "float32")
+    print()
+    with jax.enable_x64(True):
+        print_device_counts(experiment, "float64")
 
 
 if __name__ == "__main__":

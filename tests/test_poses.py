@@ -92,6 +92,19 @@ def test_training_on_lip_ends_with_a_table_and_weights(tmp_path, capsys):
     assert (own.stages, own.width, own.size) == (1, 16, (64, 32))
 
 
+def test_biases_of_norms_start_where_the_config_says(tmp_path):
+    config = lip_config(tmp_path, trees.lip(tmp_path / "lip"))
+    config.model.norm_bias = 1.5
+    params = pose_experiment.PoseExperiment(config).init_state().params
+    starts = {
+        (path[-2].key.endswith("norm"), float(value))
+        for path, values in jax.tree_util.tree_leaves_with_path(params)
+        for value in np.unique(values)
+        if path[-1].key == "bias"
+    }
+    assert starts == {(True, 1.5), (False, 0.0)}
+
+
 def test_a_few_steps_on_one_batch_lower_the_loss(tmp_path):
     config = lip_config(tmp_path, trees.lip(tmp_path / "lip"))
     config.augment = dict.fromkeys(config.augment, 0.0)

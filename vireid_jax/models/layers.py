@@ -56,13 +56,14 @@ class BatchNorm(nn.Module):
       use_running_average: normalise with the running statistics and leave them as they are.
       axis_name: the mapped axis over which a batch is split, or None.
       dtype: of the output.
-      scale_init: initialiser of the scale.
+      scale_init, bias_init: initialisers of the scale and the bias.
     """
 
     use_running_average: bool
     axis_name: str | None = None
     dtype: Any = jnp.float32
     scale_init: Callable = nn.initializers.ones
+    bias_init: Callable = nn.initializers.zeros
     momentum: float = 0.9
     epsilon: float = 1e-5
 
@@ -71,7 +72,7 @@ class BatchNorm(nn.Module):
         """Returns `x` [..., C] normalised per channel."""
         channels = x.shape[-1:]
         scale = self.param("scale", self.scale_init, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
+        bias = self.param("bias", self.bias_init, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
@@ -105,6 +106,7 @@ class Layers:
       conv_general_dilated: replaces `jax.lax.conv_general_dilated` in every convolution.
       init: how kernels outside the backbone start.
       remat: see `block`.
+      norm_bias: where BatchNorm's biases start.
     """
 
     train: bool
@@ -113,6 +115,7 @@ class Layers:
     conv_general_dilated: Callable | None = None
     init: Initializers = INITIALIZERS["paper"]
     remat: bool = False
+    norm_bias: float = 0.0
 
     def block(self, module):
         """`module`, whose inner results backward passes compute again under `remat`."""
@@ -162,7 +165,10 @@ class Layers:
 
     def norm(self, *, scale_init=nn.initializers.ones, name):
         """A `BatchNorm` in this mode."""
-        return BatchNorm(not self.train, self.axis_name, self.dtype, scale_init, name=name)
+        bias_init = nn.initializers.constant(self.norm_bias)
+        return BatchNorm(
+            not self.train, self.axis_name, self.dtype, scale_init, bias_init, name=name
+        )
 
     def dense(self, features, *, init, name):
         """A fully connected layer with bias 0 at the start."""

@@ -82,6 +82,7 @@ class PoseExperiment:
             AXIS if train else None,
             cpu_convolution.for_backend(),
             INITIALIZERS["published_code"],
+            norm_bias=model.norm_bias,
         )
         return pose_teacher.PoseTeacher(layers, model.stages, model.width)
 
