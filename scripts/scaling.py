@@ -149,11 +149,11 @@ def print_device_counts(experiment, dtype):
             (terms, *one), (others, *other) = found["1"][i], found[name][i]
             loss = max(apart(value, others[term]) for term, value in terms.items())
             gradient, parameters, averages = map(apart, one, other)
-            exchanged = collectives(compiled.as_text(), count)
+            exchanged = collectives(compiled.as_text(), count) if count > 1 else []
             print(
                 f"{name:>7}  {i + 1:4}  {planned * (count > 1):7.0f}"
                 f"  {sum(exchanged) / 1024:8.0f}  {len(exchanged):11}"
-                f"  {loss:7.0e}  {gradient:8.0e}  {parameters:10.0e}  {averages:8.0e}",
+                f"  {loss:7.0e}  {gradient:8.0e}  {parameters:10.0e}  {averages:10.0e}",
                 flush=True,
             )
 
@@ -175,7 +175,11 @@ def smooth_gates():
 def nudged(params):
     """Every number changed in its last bit, up or down."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: np.nextafter(x, x * rng.choice([0, 2], x.shape)), params)
+
+    def change(x):
+        return np.nextafter(x, x * rng.choice(np.array([0, 2], x.dtype), x.shape))
+
+    return jax.tree.map(change, params)
 
 
 def collectives(program, devices):
