@@ -83,6 +83,9 @@ def test_training_on_lip_ends_with_a_table_and_weights(tmp_path, capsys):
     teacher = results["pckh"]["visible"]["teacher"]
     assert 0 <= teacher["average"] <= 100
     assert "head_top" in capsys.readouterr().out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"<td>{teacher['average']:.2f}</td>" in page
+    assert "<figcaption>L, weighted</figcaption>" in page
     lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").open()]
     assert [line["step"] for line in lines] == [1, 2]
     assert all(np.isfinite(line["loss"]) for line in lines)

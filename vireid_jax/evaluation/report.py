@@ -1,4 +1,6 @@
-"""Results as a text table in the layout of the paper's Tables I and II."""
+"""Results as tables in the layout of the paper's Tables I and II."""
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -9,7 +11,7 @@ SELECTIONS = {
 }
 """`config.train.selection`, and what is said about it wherever results are printed."""
 
-_FIGURES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
+FIGURES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
 
 # Tables I and II, in percent; rank 5 and mINP are not in the paper.
 PUBLISHED = {
@@ -42,24 +44,34 @@ def table(results: dict) -> str:
     Args:
       results: the content of results.json.
     """
+    lines = [title(results), *(f"  {remark}" for remark in remarks(results))]
+    for heading, rows in blocks(results).items():
+        lines += ["", f"{heading:<26}" + "".join(f"{figure:>15}" for figure in FIGURES)]
+        for name, cells in rows.items():
+            lines.append(f"  {name:<24}" + "".join(f"{cell:>15}" for cell in cells))
+    return "\n".join(lines)
+
+
+def title(results: dict) -> str:
+    """What was trained, on what, how long."""
     losses = " + ".join(results["losses"])
-    lines = [
-        f"{results['config']} ({losses}) on {results['dataset']}, step {results['step']}",
-        *(f"  {remark}" for remark in _remarks(results)),
-    ]
-    published = PUBLISHED.get(results["dataset"], {})
+    return f"{results['config']} ({losses}) on {results['dataset']}, step {results['step']}"
+
+
+def blocks(results: dict) -> dict[str, dict[str, list[str]]]:
+    """The cells of `table`: {protocol and trials: {feature: one for each of `FIGURES`}}."""
+    published, found = PUBLISHED.get(results["dataset"], {}), {}
     for protocol, measured in results["protocols"].items():
         trials = measured["trials"]
         rows = {name: b[protocol] for name, b in results["baselines"].items()}
         rows |= {name: figures for name, figures in measured.items() if name != "trials"}
         paper = published.get(protocol.removesuffix("-seeded"), {})
         rows |= {f"{name} (paper)": figures for name, figures in paper.items()}
-        heading = f"{protocol} ({trials} trial{'s' * (trials > 1)})"
-        lines += ["", f"{heading:<26}" + "".join(f"{figure:>15}" for figure in _FIGURES)]
-        for name, figures in rows.items():
-            cells = (_cell(figures.get(figure), trials) for figure in _FIGURES)
-            lines.append(f"  {name:<24}" + "".join(f"{cell:>15}" for cell in cells))
-    return "\n".join(lines)
+        found[f"{protocol} ({trials} trial{'s' * (trials > 1)})"] = {
+            name: [_cell(figures.get(figure), trials) for figure in FIGURES]
+            for name, figures in rows.items()
+        }
+    return found
 
 
 def pose_table(results: dict) -> str:
@@ -68,20 +80,31 @@ def pose_table(results: dict) -> str:
     Args:
       results: the content of a pose teacher's results.json.
     """
+    columns, rows = pose_cells(results)
+    lines = [pose_title(results), f"{'':<12}" + "".join(f"{name:>22}" for name in columns)]
+    for joint, cells in rows.items():
+        lines.append(f"{joint:<12}" + "".join(f"{cell:>22}" for cell in cells))
+    return "\n".join(lines)
+
+
+def pose_title(results: dict) -> str:
+    """What was trained, on what, how long, and what is measured."""
+    what = f"{results['config']} on {results['dataset']}, step {results['step']}"
+    return f"{what}: PCKh at 0.5, %"
+
+
+def pose_cells(results: dict) -> tuple[list[str], dict[str, list[str]]]:
+    """The names of the columns of `pose_table`, and {joint: its cells}."""
     columns = {
         f"{modality} {name}": figures
         for modality, own in results["pckh"].items()
         for name, figures in own.items()
     }
     joints = max(columns.values(), key=len)
-    lines = [
-        f"{results['config']} on {results['dataset']}, step {results['step']}: PCKh at 0.5, %",
-        f"{'':<12}" + "".join(f"{name:>22}" for name in columns),
-    ]
-    for joint in joints:
-        cells = (_cell(figures.get(joint), 1) for figures in columns.values())
-        lines.append(f"{joint:<12}" + "".join(f"{cell:>22}" for cell in cells))
-    return "\n".join(lines)
+    rows = {
+        joint: [_cell(figures.get(joint), 1) for figures in columns.values()] for joint in joints
+    }
+    return list(columns), rows
 
 
 def aggregate(results: list[dict]) -> dict:
@@ -106,7 +129,7 @@ def aggregate(results: list[dict]) -> dict:
     return results[0] | merged
 
 
-def _remarks(results):
+def remarks(results: dict) -> Iterator[str]:
     """What a reader must know before comparing the figures with others."""
     if SELECTIONS[results["selection"]]:
         yield SELECTIONS[results["selection"]]

@@ -17,7 +17,7 @@ from vireid_jax.data import heatmaps, images, loader, sampler
 from vireid_jax.evaluation import baselines, features, protocols, report
 from vireid_jax.interop import torch_weights
 from vireid_jax.models import network
-from vireid_jax.training import optimizer, pose_maps, step
+from vireid_jax.training import optimizer, pose_maps, run_page, step
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.devices import AXIS, Devices
 from vireid_jax.training.state import TrainState
@@ -167,7 +167,7 @@ class Experiment:
         """
         selection = self.config.train.selection
         if self.selection_set is None:
-            if not last:
+            if not last and self.devices.first_process:
                 self._report(state, workdir, "last")
             return state
         score, step = 0.0, int(state.step)
@@ -196,12 +196,17 @@ class Experiment:
         if trained and self.selection_set is not None:
             with Checkpoints(workdir.best, read_only=True, best=True) as best:
                 state = best.restore(self.abstract_state())
-        return self._report(state, workdir, self.config.train.selection if trained else "last")
-
-    def _report(self, state, workdir, selection):
         if not self.devices.first_process:
             return None
+        selection = self.config.train.selection if trained else "last"
+        results, found = self._report(state, workdir, selection)
+        run_page.write(self, found, results, workdir)
+        return results
+
+    def _report(self, state, workdir, selection):
+        """The content of results.json, and the features that it is of."""
         config = self.config
+        found = self.features(state, self.test_set, config.evaluation.flip_averaging)
         results = {
             "dataset": config.data.dataset,
             "config": f"{config.name}:{config.variant}",
@@ -210,18 +215,14 @@ class Experiment:
             "flip_averaging": config.evaluation.flip_averaging,
             "re_ranking": config.evaluation.re_ranking,
             "losses": self.terms,
-            "protocols": self.evaluate(state),
+            "protocols": protocols.evaluate(
+                found, self.test_set, self.protocols, config.evaluation.re_ranking
+            ),
             "baselines": self.baselines(),
         }
         workdir.write("results.json", results)
         tqdm.write(report.table(results))
-        return results
-
-    def evaluate(self, state: TrainState) -> dict:
-        """The `protocols` part of results.json, for the network in `state`."""
-        options = self.config.evaluation
-        found = self.features(state, self.test_set, options.flip_averaging)
-        return protocols.evaluate(found, self.test_set, self.protocols, options.re_ranking)
+        return results, found
 
     def score(self, state: TrainState) -> tuple[float, dict]:
         """What the best checkpoint is selected by, and the results that it is from.

@@ -14,7 +14,7 @@ from vireid_jax.evaluation import pckh, report
 from vireid_jax.interop import torch_weights
 from vireid_jax.models import cpu_convolution, pose_teacher
 from vireid_jax.models.layers import INITIALIZERS, Layers
-from vireid_jax.training import optimizer, pose_maps, pose_step
+from vireid_jax.training import optimizer, pose_maps, pose_step, run_page
 from vireid_jax.training.devices import AXIS, Devices
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import Modality, PoseBatch, PoseSet, UserError
@@ -171,6 +171,7 @@ class PoseExperiment:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         pose_maps.save(workdir.path / WEIGHTS, jax.device_get(variables), config.model.input)
         tqdm.write(report.pose_table(results))
+        run_page.write_poses(results, workdir)
         return results
 
     def evaluate(self, state: TrainState, rows: slice = slice(None)) -> dict:

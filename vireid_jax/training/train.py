@@ -131,6 +131,7 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
             if step % options.log_every == 0 or step == last:
                 flush()
                 pending = step, metrics
+                log.time(step)
             # Scored before it is saved: a run killed in between scores it again.
             if options.eval_every and (step % options.eval_every == 0 or step == last):
                 state = experiment.observe(state, workdir, log, step == last)

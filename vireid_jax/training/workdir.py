@@ -121,11 +121,15 @@ class Workdir:
 
     def write(self, name: str, content) -> None:
         """Writes `content` as JSON."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a file of text."""
         if not self._writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(text)
         partial.rename(self.path / name)
 
     def start(self, devices, data: dict[str, str]) -> None:
@@ -165,24 +169,18 @@ def differences(a: dict, b: dict, prefix: str = "config"):
 
 
 class Log:
-    """metrics.jsonl and TensorBoard events of a run, one entry a step, none twice.
+    """metrics.jsonl, throughput.jsonl and TensorBoard events of a run; no step is there twice.
 
-    Both are written by the caller's own thread, so that a full disk is an OSError at the step that
+    What repeats itself to the bit is in the first alone; the second has what depends on the hour.
+    All are written by the caller's own thread, so that a full disk is an OSError at the step that
     met it (tensorboardX's `SummaryWriter` would lose its thread and then block).
     """
 
     def __init__(self, folder: Path, step: int):
         """Opens the logs of a run that continues after `step`; later lines are dropped."""
-        file = folder / "metrics.jsonl"
-        kept = []
-        if file.exists():
-            # The last line may be torn; it is then of a later step than any checkpoint.
-            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in map(json.loads, lines) if line["step"] <= step]
-        partial = file.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.rename(file)
-        self._lines = file.open("a", buffering=1)
+        self._lines = _continued(folder / "metrics.jsonl", step)
+        self._rates = _continued(folder / "throughput.jsonl", step)
+        self._passed = None  # the last step that was timed, and when
         (folder / "tensorboard").mkdir(exist_ok=True)
         self._events = EventsWriter(str(folder / "tensorboard" / "events"))
         restart = SessionLog(status=SessionLog.START)  # readers drop later steps of earlier files
@@ -194,6 +192,16 @@ class Log:
         for name, value in values.items():
             self._add(step, f"train/{name}", value)
         self._events.flush()
+
+    def time(self, step: int) -> None:
+        """Adds steps per second since the call before; the first one's would hold a compilation."""
+        now = time.monotonic()
+        if self._passed:
+            before, then = self._passed
+            rate = (step - before) / (now - then)
+            self._rates.write(json.dumps({"step": step, "steps_per_second": rate}) + "\n")
+            self._add(step, "train/steps_per_second", rate)
+        self._passed = step, now
 
     def write_results(self, step: int, protocols: dict, split: str = "test") -> None:
         """Adds the mean figures of an evaluation on `split` to the events."""
@@ -210,8 +218,9 @@ class Log:
         self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
 
     def close(self) -> None:
-        """Flushes and closes both."""
+        """Flushes and closes all."""
         self._lines.close()
+        self._rates.close()
         self._events.close()
 
 
@@ -221,11 +230,30 @@ class Silence:
     def write(self, step, values):
         """Does nothing, as the others."""
 
+    def time(self, step):
+        """Does nothing, as the others."""
+
     def write_results(self, step, protocols, split="test"):
         """Does nothing, as the others."""
 
     def close(self):
         """Does nothing, as the others."""
+
+
+def read_lines(file: Path) -> list[dict]:
+    """The whole lines of a log; [] where there is none."""
+    # The last line may be torn; it is then of a later step than any checkpoint.
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _continued(file, step):
+    """A log without its lines after `step`, open at its end."""
+    kept = [line for line in read_lines(file) if line["step"] <= step]
+    partial = file.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    partial.rename(file)
+    return file.open("a", buffering=1)
 
 
 def _git_revision():
