@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from vireid_jax import losses, registry
@@ -200,7 +201,7 @@ class Experiment:
             return None
         selection = self.config.train.selection if trained else "last"
         results, found = self._report(state, workdir, selection)
-        run_page.write(self, found, results, workdir)
+        run_page.write(self, state, found, results, workdir)
         return results
 
     def _report(self, state, workdir, selection):
@@ -257,6 +258,35 @@ class Experiment:
 
         return {flip: {m: embed(m, flip) for m in Modality} for flip in (False, True)}
 
+    def identity_losses(self, state: TrainState, image_set, swapped: bool) -> np.ndarray:
+        """L_id of training images, each summed over all heads: float32 [n].
+
+        Args:
+          state: of the network.
+          image_set: of identities in the training set.
+          swapped: each image goes through the stem of the other modality, not of its own.
+        """
+        label = np.searchsorted(np.unique(self.train_set.pid), image_set.pid)
+        found = np.empty(len(image_set), np.float32)
+        batch = self.config.evaluation.batch * self.devices.here
+        stems = ("ir", "rgb") if swapped else ("rgb", "ir")
+        for modality, stem in zip(Modality, stems, strict=True):
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            variables = {kind: _as_visible(tree, stem) for kind, tree in variables.items()}
+            variables = self.devices.replicate(variables)
+            own = np.flatnonzero(image_set.modality == modality)
+            for start in range(0, len(own), batch):
+                rows = own[start : start + batch]
+                filled = np.resize(rows, batch)
+                values = self._identity_loss(variables, (image_set.images[filled], label[filled]))
+                found[rows] = values[: len(rows)]
+        return found
+
+    @functools.cached_property
+    def _identity_loss(self):
+        function = step.make_identity_loss(self._network, self.config.augment.grey)
+        return self.devices.embed(function)
+
     def baselines(self) -> dict:
         """Figures of hand-made features, see `baselines.baseline_results`; computed once."""
         sets = self.train_set, self.test_set
@@ -272,6 +302,14 @@ class Experiment:
                 partial.rename(file)
             return results
         return json.loads(file.read_text())
+
+
+def _as_visible(tree, stem):
+    """Parameters or statistics of a network whose visible images go through `stem`."""
+    streams = tree.get("streams", {})  # a backbone may have no statistics
+    if stem not in streams:
+        return tree
+    return tree | {"streams": streams | {"rgb": streams[stem]}}
 
 
 _AT_LEAST = {

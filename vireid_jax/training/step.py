@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from vireid_jax.data import augment
+from vireid_jax.losses.identity import identity
 from vireid_jax.models import part_heads
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import Batch, Modality, Targets
@@ -99,6 +100,26 @@ def make_embed(network, modality: Modality, flip_averaging: bool = False, grey: 
         return {name: f for name, f in features.items() if f is not None}
 
     return embed
+
+
+def make_identity_loss(network, grey: bool = False):
+    """Eq. 17 of each image, summed over the heads of all branches, through the visible stem.
+
+    Args:
+      network: a `Network`.
+      grey: see `augment.normalise`.
+
+    Returns:
+      A function (variables, (uint8 images [B, H, W, 3], label int [B])) -> float32 [B].
+    """
+
+    def identity_loss(variables, rows):
+        images, label = rows
+        outputs = network.apply(variables, augment.normalise(images, grey), None, train=False)
+        logits = jnp.concatenate(outputs.logits)
+        return jax.vmap(lambda x, y: identity(x[:, None], y[None]), (1, 0))(logits, label)
+
+    return identity_loss
 
 
 def row_keys(key, rows: int, axis_name=None):
