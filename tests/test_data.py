@@ -1,12 +1,9 @@
-import dataclasses
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 
 from vireid_jax.data import augment, heatmaps, images, loader, sampler
 from vireid_jax.types import ImageSet, Modality, UserError
@@ -99,54 +96,6 @@ def test_loader_yields_the_planned_rows_in_order_from_any_step():
         np.testing.assert_array_equal(batch.rgb_heatmap[:, 0, 0, 0], rgb)
         np.testing.assert_array_equal(batch.ir_heatmap[:, 1, 1, 0], ir)
         assert batch.rgb.dtype == batch.ir_heatmap.dtype == np.uint8
-
-
-def as_published(pixels, rng):
-    """One image through PIL, as published code's transforms: crop, flip, to float, erase."""
-    image = ImageOps.expand(Image.fromarray(pixels), 10)
-    left, top = rng.integers(0, 21, 2)
-    image = image.crop((left, top, left + pixels.shape[1], top + pixels.shape[0]))
-    if rng.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    x = np.asarray(image).transpose(2, 0, 1).astype(np.float32) / 255
-    x = (x - augment.MEAN[:, None, None]) / augment.STD[:, None, None]
-    if rng.random() < 0.5:
-        top, left = rng.integers(0, x.shape[1] // 2), rng.integers(0, x.shape[2] // 2)
-        x[:, top : top + x.shape[1] // 3, left : left + x.shape[2] // 3] = 0
-    return x
-
-
-@pytest.mark.slow
-def test_fifteen_times_the_images_of_pil_per_image(capsys):
-    """Host work for batches of D = 8, K = 4 at 288 x 144, in one thread."""
-    rng = np.random.default_rng(0)
-    found = image_set(pids=20, per_modality=20)
-    found = dataclasses.replace(
-        found,
-        images=rng.integers(0, 256, (800, 288, 144, 3), np.uint8),
-        heatmaps=rng.integers(0, 256, (800, 72, 36, 1), np.uint8),
-    )
-    batches = loader.Batches(found, sampler.PKSampler.of(found, 8, 4, seed=0), steps=30)
-
-    def per_image():
-        for _, rgb, ir in (batches._sampler[step] for step in range(3)):
-            np.stack([as_published(found.images[row], rng) for row in (*rgb, *ir)])
-        return 3 * 64
-
-    def ours():
-        for step in range(30):
-            batches[step]
-        return 30 * 64
-
-    def rate(function):
-        start = time.perf_counter()
-        return function() / (time.perf_counter() - start)
-
-    rates = np.array([(rate(ours), rate(per_image)) for _ in range(5)])
-    own, theirs = np.median(rates, 0)
-    with capsys.disabled():
-        print(f"\nhost: {own:.0f} images/s a core, {own / theirs:.0f} times PIL per image")
-    assert own > 15 * theirs
 
 
 # Heatmaps

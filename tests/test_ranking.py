@@ -1,37 +1,16 @@
 """CMC, mAP and mINP: worked on paper, against a slow loop, against stored reference numbers."""
 
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vireid_jax.evaluation import protocols
+from torch_twin.ranking import loop
 from vireid_jax.evaluation.ranking import camera_mask, rank
-from vireid_jax.types import ImageSet, UserError
+from vireid_jax.types import UserError
 
 PARITY = Path(__file__).parents[1].parent / "shared" / "parity" / "eval_metrics.npz"
 SYSU = ((3, 2),)
-
-
-def loop(similarity, query_pid, query_camid, gallery_pid, gallery_camid, excluded, cmc_on):
-    """One query at a time, straight from the protocol's definition."""
-    ap, inp, first_ranks = [], [], []
-    for i, row in enumerate(similarity):
-        order = np.argsort(-row, kind="stable")
-        forbidden = [g for q, g in excluded if q == query_camid[i]]
-        pids = gallery_pid[order[~np.isin(gallery_camid[order], forbidden)]]
-        if query_pid[i] not in pids:
-            ap.append(np.nan)
-            inp.append(np.nan)
-            continue
-        places = [place for place, pid in enumerate(pids, start=1) if pid == query_pid[i]]
-        ap.append(np.mean([number / place for number, place in enumerate(places, start=1)]))
-        inp.append(len(places) / places[-1])
-        listed = list(dict.fromkeys(pids)) if cmc_on == "identities" else list(pids)
-        first_ranks.append(listed.index(query_pid[i]) + 1)
-    cmc = [np.mean([rank <= k for rank in first_ranks]) for k in range(1, 21)]
-    return np.array(ap), np.array(inp), np.array(cmc)
 
 
 def ranked(similarity, query_pid, query_camid, gallery_pid, gallery_camid, excluded, cmc_on):
@@ -148,52 +127,3 @@ def test_reference_numbers():
             for figure in ("mAP", "mINP"):
                 expected = 100 * stored[f"{name}/{figure}"]
                 assert result.percent()[figure] == pytest.approx(expected, rel=0, abs=1e-7), name
-
-
-@pytest.mark.slow
-def test_thirty_times_faster_than_the_loop_at_sysu_size(capsys):
-    """Ten trials of 3,803 queries and about 301 gallery images, features of 6,144 dimensions.
-
-    Both rank given similarities; the product that makes these is the same for both.
-    """
-    rng = np.random.default_rng(0)
-    pid = np.concatenate([np.arange(3803) % 96, np.arange(6775) % 96]).astype(np.int32)
-    camid = np.concatenate([rng.choice([3, 6], 3803), rng.choice([1, 2, 4, 5], 6775)])
-    modality = np.repeat([1, 0], [3803, 6775]).astype(np.int32)
-    image_set = ImageSet(pid, pid, camid, modality, np.arange(len(pid)).astype(str))
-    features = rng.standard_normal((len(pid), 6144), np.float32)
-    features += 2 * rng.standard_normal((96, 6144), np.float32)[pid]
-    (whole, _) = protocols.sysu_protocols(image_set)
-
-    start = time.perf_counter()
-    similarity = features[:3803] @ features[3803:].T
-    product = time.perf_counter() - start
-    cases = [
-        (similarity[:, t.gallery - 3803], pid[t.query], camid[t.query], pid[t.gallery],
-         camid[t.gallery], SYSU, "identities")
-        for t in whole.trials
-    ]  # fmt: skip
-
-    def seconds(function):
-        start = time.perf_counter()
-        found.append([function(*case) for case in cases])
-        return time.perf_counter() - start
-
-    found, times = [], []
-    for _ in range(3):
-        times.append((seconds(ranked), seconds(loop)))
-    ours, theirs = np.median(times, 0)
-    with capsys.disabled():
-        print(
-            f"\nranking {ours:.2f} s, {theirs / ours:.0f} times the loop; product {product:.2f} s"
-        )
-    evaluated = protocols.evaluate({"f": features}, image_set, [whole])[whole.name]["f"]
-    for own, (ap, inp, cmc) in zip(found[-2], found[-1], strict=True):
-        np.testing.assert_allclose(own.ap, ap, rtol=0, atol=1e-9)
-        np.testing.assert_allclose(own.inp, inp, rtol=0, atol=1e-9)
-        np.testing.assert_allclose(own.cmc, cmc, rtol=0, atol=1e-9)
-    for figure, values in (("mAP", [x[0] for x in found[-1]]), ("mINP", [x[1] for x in found[-1]])):
-        means = [100 * np.nanmean(x) for x in values]
-        assert evaluated[figure]["mean"] == pytest.approx(np.mean(means), rel=0, abs=1e-9)
-        assert evaluated[figure]["std"] == pytest.approx(np.std(means), rel=0, abs=1e-9)
-    assert theirs > 30 * ours

@@ -1,0 +1,310 @@
+"""Our side of scripts/compare_frameworks.py: `python ours.py check|time FOLDER`.
+
+See scripts/torch_twin/run.py.
+"""
+
+import json
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from vireid_jax import losses
+from vireid_jax.data import augment, loader
+from vireid_jax.evaluation import ranking
+from vireid_jax.interop import torch_weights
+from vireid_jax.models import cpu_convolution, network, pose_teacher
+from vireid_jax.models.layers import Layers
+from vireid_jax.training import optimizer, pose_step, step
+from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.state import TrainState
+from vireid_jax.types import Batch, ImageSet, Modality
+
+
+class Train:
+    """Training steps, as `training.train` takes them."""
+
+    def __init__(self, task, weights, inputs):
+        """Places the state on the device."""
+        self._task, self._config = task, ConfigDict(task["config"])
+        config, self._devices = self._config, Devices(1)
+        net = network.build(config.model, task["ids"], task["dtype"], 1, AXIS)
+        rate = optimizer.schedule(config.optimizer, 1, 1)
+        self._rule = optimizer.build(config.optimizer, rate)
+        function = step.make_train_step(
+            net, losses.build(config.loss.to_dict()), self._rule, rate, config.augment.to_dict(),
+            config.seed, AXIS,
+        )  # fmt: skip
+        self._step = self._devices.train_step(function)
+        self._batch = Batch(**inputs)
+        self._state = self._at_step_0(net, weights)
+
+    def _at_step_0(self, net, weights):
+        data = self._config.data
+        variables = placed(weights, _shapes(net, data), torch_weights.PUBLISHED)
+        params = variables["params"]
+        state = TrainState(jnp.int32(0), params, variables["batch_stats"], self._rule.init(params))
+        return self._devices.replicate(state)
+
+    def check(self):
+        """Losses of two steps, gradients of the first, parameters and statistics after both."""
+        params = jax.device_get(self._state.params)
+        state, metrics = self._step(self._state, self._batch)
+        found = {f"losses/{name}": x for name, x in jax.device_get(metrics).items()}
+        found |= published("gradients", {"params": self._gradients(state, params)})
+        state, metrics = self._step(state, self._batch)
+        metrics = jax.device_get(metrics)
+        found |= {f"losses/{name}, second step": x for name, x in metrics.items()}
+        found |= published("parameters", {"params": state.params})
+        found |= published("statistics", {"batch_stats": state.batch_stats})
+        return {name: x for name, x in found.items() if "learning_rate" not in name}
+
+    def _gradients(self, state, params):
+        """Of the first step, by what the optimiser remembers of them."""
+        c = self._config.optimizer
+        if c.rule == "adamw":
+            memory = optax.tree.get(state.opt_state, "mu")
+            return jax.tree.map(lambda m: m / (1 - c.momentum), memory)
+        memory = optax.tree.get(state.opt_state, "trace")
+        return jax.tree.map(lambda m, p: m - c.weight_decay * p, memory, params)
+
+    def round(self):
+        """Some steps; nothing is fetched before the last one's loss."""
+        for _ in range(self._task["steps"]):
+            self._state, metrics = self._step(self._state, self._batch)
+        return float(metrics["loss"])
+
+
+class Embed:
+    """Features f_ID and f_ALL, as `Experiment` computes them."""
+
+    def __init__(self, task, weights, inputs):
+        """Places the variables on the device."""
+        self._task, self._images = task, inputs["images"]
+        config, devices = ConfigDict(task["config"]), Devices(1)
+        net = network.build(config.model, task["ids"], task["dtype"], 1)
+        variables = placed(weights, _shapes(net, config.data), torch_weights.PUBLISHED)
+        self._variables = devices.replicate(variables)
+        self._embed = {
+            modality: devices.embed(step.make_embed(net, modality, grey=config.augment.grey))
+            for modality in Modality
+        }
+
+    def _run(self, modality):
+        embed, variables = self._embed[modality], self._variables
+        return in_batches(self._task, lambda images: embed(variables, images), self._images)
+
+    def check(self):
+        """Of both modalities."""
+        return {
+            f"outputs/{name}, {modality.name.lower()}": x
+            for modality in Modality
+            for name, x in self._run(modality).items()
+        }
+
+    def round(self):
+        """Of visible images."""
+        return self._run(Modality.VISIBLE)
+
+
+class Extract:
+    """Heatmaps of the last stage of the pose teacher, as `pose_maps` predicts them."""
+
+    def __init__(self, task, weights, inputs):
+        """Places the variables on the device."""
+        self._task, self._images = task, inputs["images"]
+        layers = Layers(
+            False, jnp.dtype(task["dtype"]), conv_general_dilated=cpu_convolution.for_backend()
+        )
+        net = pose_teacher.PoseTeacher(layers, task["stages"], task["width"])
+        images = jax.ShapeDtypeStruct(self._images[:1].shape, jnp.float32)
+        shapes = jax.eval_shape(net.init, jax.random.key(0), images)
+        self._variables = jax.device_put(placed(weights, shapes, torch_weights.GCCPM))
+        self._predict = jax.jit(lambda v, x: {"maps": net.apply(v, pose_step.normalise(x))[-1]})
+
+    def check(self):
+        """All maps."""
+        return {f"outputs/{name}": x for name, x in self.round().items()}
+
+    def round(self):
+        """All maps."""
+        predict, variables = self._predict, self._variables
+        return in_batches(self._task, lambda images: predict(variables, images), self._images)
+
+
+class Evaluate:
+    """Rankings of all trials."""
+
+    def __init__(self, task, weights, inputs):
+        """Takes the similarities of queries and gallery images."""
+        self._task, self._inputs = task, inputs
+
+    def check(self):
+        """Of each trial."""
+        found = {}
+        for i, ranked in enumerate(self.round()):
+            found |= {f"outputs/{name} {i}": getattr(ranked, name) for name in ("ap", "inp", "cmc")}
+        return found
+
+    def round(self):
+        """Of each trial."""
+        return [self._rank(row[row >= 0]) for row in self._inputs["galleries"]]
+
+    def _rank(self, gallery):
+        x = self._inputs
+        valid = ranking.camera_mask(
+            x["query_camid"], x["gallery_camid"][gallery], self._task["excluded"]
+        )
+        return ranking.rank(
+            x["similarity"][:, gallery], x["query_pid"], x["gallery_pid"][gallery],
+            valid=valid, cmc_on="identities",
+        )  # fmt: skip
+
+
+class Data:
+    """Training batches, as the loader gathers them."""
+
+    def __init__(self, task, weights, inputs):
+        """Makes a set of the images."""
+        none = np.zeros(len(inputs["images"]), np.int32)
+        images = ImageSet(inputs["images"], none, none, none, none, inputs["heatmaps"])
+        half = inputs["rows"].shape[1] // 2
+        plan = [(none[:half], row[:half], row[half:]) for row in inputs["rows"]]
+        self._batches = loader.Batches(images, plan, len(plan))
+
+    def check(self):
+        """The first batch, normalised."""
+        first = self._batches[0]
+        images = augment.normalise(np.concatenate([first.rgb, first.ir]))
+        return {"outputs/images": images}
+
+    def round(self):
+        """All batches."""
+        for i in range(len(self._batches)):
+            self._batches[i]
+
+
+class Product:
+    """Products of square matrices."""
+
+    def __init__(self, task, weights, inputs):
+        """Places the matrix on the device."""
+        self._x = jax.device_put(inputs["x"].astype(jnp.dtype(task["dtype"])))
+        self._repeats, self._run = task["repeats"], jax.jit(self.function)
+
+    @staticmethod
+    def function(x):
+        """One."""
+        return x @ x
+
+    def round(self):
+        """Some, each done before the next one begins."""
+        for _ in range(self._repeats):
+            y = self._run(self._x)
+        y.block_until_ready()
+
+
+class Copy(Product):
+    """Sums of an array and a number, which read and write all of it."""
+
+    @staticmethod
+    def function(x):
+        """One."""
+        return x + 1
+
+
+TASKS = {
+    "train": Train,
+    "embed": Embed,
+    "extract": Extract,
+    "evaluate": Evaluate,
+    "data": Data,
+    "product": Product,
+    "copy": Copy,
+}
+
+
+def _shapes(net, data):
+    return jax.eval_shape(lambda: network.init(net, jax.random.key(0), data.height, data.width))
+
+
+def placed(weights, shapes, layout):
+    """Variables with `weights`, in float64 where the run computes in it."""
+    variables = torch_weights.to_flax(weights, shapes, layout)
+    return jax.tree.map(
+        lambda x: np.asarray(x, float if jax.config.jax_enable_x64 else x.dtype), variables
+    )
+
+
+def published(stage, tree):
+    """A tree's arrays by published name, without counters."""
+    state = torch_weights.to_torch(jax.device_get(tree), torch_weights.PUBLISHED)
+    return {f"{stage}/{name}": x for name, x in state.items() if "num_batches" not in name}
+
+
+def in_batches(task, function, images):
+    """{name: results of all batches side by side}, on the host."""
+    size = task["batch"]
+    found = [function(images[i : i + size]) for i in range(0, len(images), size)]
+    return {name: np.concatenate([x[name] for x in found]) for name in found[0]}
+
+
+def main(verb, folder):
+    """Checks, or works on demand."""
+    folder = Path(folder)
+    task = json.loads((folder / "task.json").read_text())
+    jax.config.update("jax_platforms", task["device"])
+    weights = folder / "weights.npz"
+    weights = torch_weights.read(weights) if weights.exists() else None
+    inputs = {file.stem: np.load(file) for file in (folder / "inputs").glob("*.npy")}
+    {"check": check, "time": work_on_demand}[verb](task, weights, inputs, folder)
+
+
+def check(task, weights, inputs, folder):
+    """Writes FOLDER/jax_DTYPE.npz."""
+    jax.config.update("jax_default_matmul_precision", "highest")
+    for dtype in task["dtypes"]:
+        with jax.enable_x64(dtype == "float64"):
+            work = TASKS[task["mode"]](task | {"dtype": dtype}, weights, inputs)
+            np.savez(folder / f"jax_{dtype}.npz", **work.check())
+    answer({})
+
+
+def work_on_demand(task, weights, inputs, folder):
+    """Works once, answers with the seconds, and again for each line that it reads."""
+    work = TASKS[task["mode"]](task, weights, inputs)
+    versions = {"jax": jax.__version__, "python": platform.python_version()}
+    versions["device"] = jax.devices()[0].device_kind
+    answer({"first": timed(work.round), "versions": versions})
+    for _ in sys.stdin:
+        answer({"seconds": timed(work.round), "peak": peak(task["device"])})
+
+
+def timed(function):
+    """Seconds that it takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def peak(device):
+    """Most memory ever held, bytes: of the process, or on the device."""
+    if device == "cuda":
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def answer(content):
+    """A line of JSON to whoever asked."""
+    print(json.dumps(content), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

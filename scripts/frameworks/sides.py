@@ -1,0 +1,91 @@
+"""The two processes of scripts/compare_frameworks.py, told what to do by a folder and by lines."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from vireid_jax.types import UserError
+
+_SCRIPTS = Path(__file__).parents[1]
+OURS = _SCRIPTS / "frameworks" / "ours.py"
+THEIRS = _SCRIPTS / "torch_twin" / "run.py"
+
+
+class Side:
+    """A process that works on demand.
+
+    Attributes:
+      name: "jax"; of PyTorch "eager" or "compiled".
+      first: seconds of the first round, with what is compiled in it.
+      versions: of what it runs on.
+      seconds: of each round since.
+      peak: bytes it ever held.
+    """
+
+    def __init__(self, name: str, folder: Path, task: dict, python: str):
+        """Starts it, and waits until it has worked once; see `start`."""
+        self.name, self.seconds = name, []
+        self._process = start("time", name, folder, task, python)
+        ready = answer(self._process)
+        self.first, self.versions = ready["first"], ready["versions"]
+
+    def work(self) -> None:
+        """One more round."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        done = answer(self._process)
+        self.seconds.append(done["seconds"])
+        self.peak = done["peak"]
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.stdin.close()
+        self._process.wait()
+
+    @property
+    def median(self) -> float:
+        """Of the seconds of a round."""
+        return float(np.median(self.seconds))
+
+
+def start(verb: str, name: str, folder: Path, task: dict, python: str) -> subprocess.Popen:
+    """The process of a side.
+
+    Args:
+      verb: "check" or "time", see scripts/torch_twin/run.py.
+      name: of the side.
+      folder: with weights and inputs; nothing else may be starting in it.
+      task: what the side is told beside them.
+      python: interpreter with PyTorch.
+    """
+    ours = name == "jax"
+    command = [sys.executable, OURS] if ours else [python, THEIRS]
+    (folder / "task.json").write_text(json.dumps(task | {"compile": name == "compiled"}))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(task["threads"]),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the other side needs memory too
+    }
+    if verb == "time":
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # so that the first round compiles
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*map(str, command), verb, str(folder)], env=environment, **pipes)
+
+
+def answer(process: subprocess.Popen) -> dict:
+    """What a side says next.
+
+    Raises:
+      UserError: it ended instead.
+    """
+    line = process.stdout.readline()
+    if not line:
+        raise UserError(
+            f"{process.args[1]} ended with status {process.wait()}, see above; PyTorch's side "
+            "needs scripts/torch_twin/requirements.txt, or --torch_python=INTERPRETER"
+        )
+    return json.loads(line)

@@ -1,0 +1,79 @@
+"""The PyTorch side of scripts/compare_frameworks.py.
+
+$ python run.py check|time FOLDER
+
+FOLDER holds task.json, weights.npz (tensors by published name) and inputs/NAME.npy. What a side
+says is a line of JSON.
+"""
+
+import json
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from work import TASKS
+
+
+def main(verb, folder):
+    """Checks, or works on demand."""
+    folder = Path(folder)
+    task = json.loads((folder / "task.json").read_text())
+    torch.set_num_threads(task["threads"])
+    weights = {}
+    if (folder / "weights.npz").exists():
+        with np.load(folder / "weights.npz") as archive:
+            weights = {name: torch.from_numpy(archive[name]) for name in archive.files}
+    inputs = {file.stem: np.load(file) for file in (folder / "inputs").glob("*.npy")}
+    {"check": check, "time": work_on_demand}[verb](task, weights, inputs, folder)
+
+
+def check(task, weights, inputs, folder):
+    """Writes FOLDER/torch_DTYPE.npz, and answers with the amounts of a round."""
+    torch.backends.cudnn.allow_tf32 = False
+    for dtype in task["dtypes"]:
+        work = TASKS[task["mode"]](task | {"dtype": dtype}, weights, inputs)
+        found, amounts = work.check()
+        arrays = {name: x.cpu() if torch.is_tensor(x) else x for name, x in found.items()}
+        np.savez(folder / f"torch_{dtype}.npz", **arrays)
+    answer(amounts)
+
+
+def work_on_demand(task, weights, inputs, folder):
+    """Works once, answers with the seconds, and again for each line that it reads."""
+    torch.set_float32_matmul_precision("high")  # TF32
+    torch.backends.cudnn.benchmark = True
+    work = TASKS[task["mode"]](task, weights, inputs)
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    if task["device"] == "cuda":
+        versions["device"] = torch.cuda.get_device_name()
+    answer({"first": timed(work.round), "versions": versions})
+    for _ in sys.stdin:
+        answer({"seconds": timed(work.round), "peak": peak(task["device"])})
+
+
+def timed(function):
+    """Seconds that it takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def peak(device):
+    """Most memory ever held, bytes: of the process, or on the device."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def answer(content):
+    """A line of JSON to whoever asked."""
+    print(json.dumps(content), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
