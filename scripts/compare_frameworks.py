@@ -106,6 +106,7 @@ def compare(mode, sizes, ceilings):
                 "per_s": task["count"] / side.median,
                 "first_s": side.first,
                 "seconds": side.seconds,
+                "cpu_seconds": side.cpu_seconds,
                 "peak_gib": side.peak / 2**30,
                 "versions": side.versions,
             }
@@ -178,10 +179,11 @@ def show(mode, figures):
         text = ", ".join(f"{stage} {value:.0e}" for stage, value in stages.items())
         print(f"  largest differences in {kind}: {text}")
     for name, own in figures["sides"].items():
+        seconds, cpu_seconds = np.median(own["seconds"]), np.median(own["cpu_seconds"])
         text = (
             f"  {chart.label(mode, name):<16} {own['per_s']:10.1f} {figures['unit']}/s, "
-            f"{np.median(own['seconds']):.3f} s a round, the first {own['first_s']:.1f} s, "
-            f"peak {own['peak_gib']:.2f} GiB"
+            f"{seconds:.3f} s a round ({cpu_seconds:.3f} of all cores), "
+            f"the first {own['first_s']:.1f} s, peak {own['peak_gib']:.2f} GiB"
         )
         if "share" in own:
             rate, share = own["operations_per_s"] / 1e9, own["share"]

@@ -23,15 +23,16 @@ class Side:
       first: seconds of the first round, with what is compiled in it.
       versions: of what it runs on.
       seconds: of each round since.
+      cpu_seconds: the same, of all processor cores: the fairer figure where others use them too.
       peak: bytes it ever held.
     """
 
     def __init__(self, name: str, folder: Path, task: dict, python: str):
         """Starts it, and waits until it has worked once; see `start`."""
-        self.name, self.seconds = name, []
+        self.name, self.seconds, self.cpu_seconds = name, [], []
         self._process = start("time", name, folder, task, python)
         ready = answer(self._process)
-        self.first, self.versions = ready["first"], ready["versions"]
+        self.first, self.versions = ready["seconds"], ready["versions"]
 
     def work(self) -> None:
         """One more round."""
@@ -39,6 +40,7 @@ class Side:
         self._process.stdin.flush()
         done = answer(self._process)
         self.seconds.append(done["seconds"])
+        self.cpu_seconds.append(done["cpu"])
         self.peak = done["peak"]
 
     def close(self) -> None:

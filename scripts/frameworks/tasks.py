@@ -40,7 +40,7 @@ class Sizes:
       batches: of them in a round.
       teacher: stages, width and input size of the pose teacher.
       evaluation: identities, queries and visible images.
-      memory: images to load from.
+      memory: images to load from, ten training batches in a round.
       square: side of the matrices to multiply.
       repeats: of their products in a round.
     """
@@ -158,7 +158,7 @@ def data(sizes, rng):
     inputs = {
         "images": rng.integers(0, 256, (sizes.memory, height, width, 3), np.uint8),
         "heatmaps": rng.integers(0, 256, shape, np.uint8),
-        "rows": rng.integers(0, sizes.memory, (sizes.steps, rows)),
+        "rows": rng.integers(0, sizes.memory, (10, rows)),
     }
     return {"unit": "images", "count": inputs["rows"].size}, None, inputs
 
