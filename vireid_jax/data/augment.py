@@ -17,9 +17,9 @@ _KNOTS = 6  # of a random tone curve
 def normalise(images, grey: bool = False):
     """uint8 [..., 3] -> float32, zero mean and unit variance on ImageNet.
 
-    Under `grey` R, G and B become their mean first.
+    Under `grey` R, G and B become their mean first. Where JAX computes in float64, so does this.
     """
-    images = images.astype(jnp.float32)
+    images = images.astype(float)
     if grey:
         images = jnp.broadcast_to(images.mean(-1, keepdims=True), images.shape)
     return (images / 255 - MEAN) / STD
@@ -67,7 +67,7 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, re
         return image, heatmap
 
     if heatmaps is not None:
-        heatmaps = heatmaps.astype(jnp.float32) / 255
+        heatmaps = heatmaps.astype(float) / 255
     return jax.vmap(one)(keys, images, heatmaps)
 
 
