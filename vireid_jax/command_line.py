@@ -2,10 +2,12 @@
 
 import errno
 import inspect
+import os
 import re
 import sys
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 
 from vireid_jax.types import UserError
@@ -24,11 +26,17 @@ _NOT_WRITABLE = {
 def run(main) -> None:
     """Parses the flags and calls `main` with the other arguments; `configs` is importable then.
 
+    Compiled programs are kept in ~/.cache/vireid_jax (or below XDG_CACHE_HOME), and the next call
+    with the same shapes starts in seconds; JAX_COMPILATION_CACHE_DIR names another place.
+
     Exit status 2, and one line that names the cause and the fix, for flags that cannot be parsed,
     config keys that do not exist (with the nearest that does), folders that cannot be written and
     every `UserError`.
     """
     sys.path.append(str(Path(__file__).parents[1]))  # scripts/ does not see configs/ otherwise
+    if not jax.config.jax_compilation_cache_dir:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "vireid_jax"))
     app.run(
         lambda argv: _guarded(_call, main, argv[1:]),
         flags_parser=lambda argv: _guarded(_parse, argv),

@@ -498,6 +498,20 @@ def test_mistakes_end_with_one_line_and_status_2(arguments, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("given", ["", "elsewhere"])
+def test_compiled_programs_are_kept_where_the_user_says_or_in_the_usual_place(tmp_path, given):
+    script = (
+        "import jax; from vireid_jax import command_line; "
+        "command_line.run(lambda: print(jax.config.jax_compilation_cache_dir))"
+    )
+    places = {"XDG_CACHE_HOME": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": given}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, env=os.environ | places, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == (given or str(tmp_path / "vireid_jax"))
+
+
 def test_a_folder_that_cannot_be_written_is_named(data_dir, tmp_path):
     (tmp_path / "file").touch()  # root may write in any folder, but not below a file
     folder = tmp_path / "file" / "run"
