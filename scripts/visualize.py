@@ -1,37 +1,156 @@
 """Pictures of what a network sees, as one PNG.
 
+$ python scripts/visualize.py attention --config=configs/synthetic.py --split=train \\
+      --workdir=runs/baseline,runs/synthetic --output=attention.png
+$ python scripts/visualize.py mask --config=configs/synthetic.py --workdir=runs/synthetic \\
+      --output=mask.png
 $ python scripts/visualize.py pose --config=configs/synthetic.py --teacher=FILE --output=poses.png
 
-pose: images of the config's test split, visible ones above infrared ones, each with the skeleton
-that the teacher in FILE finds (see scripts/extract_heatmaps.py) and, to its right, with the
-maximum of its heatmaps laid over it.
+attention: a row for each identity, a visible image on the left and an infrared one on the right;
+beside each, for every run, where its ReID branch and its pose branch look (Grad-CAM). It is what
+speaks for the image's identity or, where the run was not trained on it, for the identity that the
+branch takes it for.
+
+mask: the same rows, with the keypoint maps that each run predicts (H-hat) and its mask (M, the mean
+over the channels, from the image's lowest value to its highest).
+
+pose: visible images above infrared ones, each with the skeleton that the teacher in FILE finds (see
+scripts/extract_heatmaps.py) and, to its right, with the maximum of its heatmaps laid over it.
 """
+
+import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
-from PIL import Image
+from ml_collections import ConfigDict, config_flags
+from PIL import Image, ImageDraw
 
 from contact_sheet import GAP, SEEN, draw_skeleton
 from vireid_jax import command_line, registry
-from vireid_jax.data.heatmaps import STRIDE
+from vireid_jax.data.heatmaps import STRIDE, channels
 from vireid_jax.data.images import load_images
-from vireid_jax.training import pose_maps
-from vireid_jax.types import Modality
+from vireid_jax.evaluation import attention as looking
+from vireid_jax.models import network
+from vireid_jax.training import pose_maps, step
+from vireid_jax.training.checkpoints import Checkpoints
+from vireid_jax.types import Modality, UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Whose data are shown.")
-TEACHER = flags.DEFINE_string("teacher", None, "File of the pose teacher's weights.")
+SPLIT = flags.DEFINE_string("split", "test", "Of the images.")
+WORKDIR = flags.DEFINE_list("workdir", None, "Folders of runs, for attention and mask.")
+TEACHER = flags.DEFINE_string("teacher", None, "File of the pose teacher's weights, for pose.")
 OUTPUT = flags.DEFINE_string("output", None, "PNG file to write.")
-IMAGES = flags.DEFINE_integer("images", 6, "Of either modality.", lower_bound=1)
+IMAGES = flags.DEFINE_integer(
+    "images", 6, "Identities, or images of either modality.", lower_bound=1
+)
 SCALE = flags.DEFINE_integer("scale", 2, "Enlargement.", lower_bound=1)
 _LEAST = 0.1  # of a map, for its joint to be drawn
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained network.
+
+    Attributes:
+      name: its variant.
+      network, variables: of its newest checkpoint.
+      grey: see `augment.normalise`.
+    """
+
+    name: str
+    network: network.Network
+    variables: dict
+    grey: bool
+
+    @classmethod
+    def of(cls, folder: str) -> "Run":
+        """The run in a work dir.
+
+        Raises:
+          UserError: there is none.
+        """
+        file = Path(folder) / "config.json"
+        if not file.is_file():
+            raise UserError(f"--workdir={folder} is no run: {file} is missing")
+        config = ConfigDict(json.loads(file.read_text()))
+        with Checkpoints(Path(folder) / "checkpoints", read_only=True) as checkpoints:
+            variables = checkpoints.variables()
+        ids = variables["params"]["parts"]["heads"]["classifier"]["kernel"].shape[-1]
+        joints = max(channels(config.data.heatmaps), 1)
+        net = network.build(config.model, ids, config.dtype, joints)
+        return cls(config.variant, net, variables, config.augment.grey)
+
+    def maps(self, kind, images, modality, label) -> dict:
+        """What `kind` shows of uint8 [B, H, W, 3], by name: [B, h, w] in [0, 1]."""
+
+        def look(variables, images, label):
+            apply = step.make_apply(self.network, variables, images, modality, self.grey)
+            if kind == "mask":
+                return looking.keypoints_and_mask(apply({}))
+            return looking.attention(apply, label)
+
+        return jax.jit(look)(self.variables, images, label)
+
+
+def attention() -> Image.Image:
+    """Grad-CAM of the branches of runs."""
+    return _beside_each_other("attention")
+
+
+def mask() -> Image.Image:
+    """Predicted keypoint maps and masks of runs."""
+    return _beside_each_other("mask")
+
+
+def _beside_each_other(kind):
+    if not WORKDIR.value:
+        raise UserError(f"{kind} shows runs: name them in --workdir=DIR[,DIR]")
+    runs = [Run.of(folder) for folder in WORKDIR.value]
+    if kind == "mask" and not all(run.network.pose_branch for run in runs):
+        raise UserError("mask shows pose branches: leave out the runs of the variant baseline")
+    found = load_images(CONFIG.value.data, SPLIT.value)
+    pids = np.intersect1d(*(found.pid[found.modality == modality] for modality in Modality))
+    pids = pids[np.unique(np.linspace(0, len(pids) - 1, IMAGES.value).astype(int))]
+    label = np.full(len(pids), -1)
+    if SPLIT.value == "train":
+        label = np.searchsorted(np.unique(found.pid), pids)
+    titles, columns = [], []
+    for modality in Modality:
+        own = [np.flatnonzero((found.pid == p) & (found.modality == modality))[0] for p in pids]
+        images = np.asarray(found.images[own])
+        titles.append(modality.name.lower())
+        columns.append([_enlarged(image) for image in images])
+        for run in runs:
+            for name, maps in run.maps(kind, images, modality, label).items():
+                titles.append(f"{run.name}\n{name}")
+                heat = jax.image.resize(maps, images.shape[:3], "linear")
+                columns.append([
+                    _enlarged(_with_heat(*pair)) for pair in zip(images, heat, strict=True)
+                ])  # fmt: skip
+    return _with_titles(_sheet(list(zip(*columns, strict=True))), titles)
+
+
+def _with_titles(sheet, titles):
+    """Words above the columns."""
+    line = 12
+    whole = Image.new("RGB", (sheet.width, sheet.height + 2 * line + GAP), "white")
+    whole.paste(sheet, (0, 2 * line + GAP))
+    draw = ImageDraw.Draw(whole)
+    for column, title in enumerate(titles):
+        x = column * (sheet.width + GAP) // len(titles)
+        draw.multiline_text((x, 0), title, fill="black", spacing=1)
+    return whole
+
+
 def pose() -> Image.Image:
     """Skeletons and heatmaps by a teacher."""
-    found, teacher = load_images(CONFIG.value.data, "test"), pose_maps.load(TEACHER.value)
+    if not TEACHER.value:
+        raise UserError("pose shows what a teacher finds: name its weights in --teacher=FILE")
+    found, teacher = load_images(CONFIG.value.data, SPLIT.value), pose_maps.load(TEACHER.value)
     height, width = found.images.shape[1:3]
     predict = jax.jit(pose_maps.make_predict(teacher, height, width))
     rows = []
@@ -82,7 +201,7 @@ def _sheet(rows):
     return sheet
 
 
-KINDS = {"pose": pose}
+KINDS = {"attention": attention, "mask": mask, "pose": pose}
 
 
 def main(kind: str) -> None:
@@ -93,5 +212,5 @@ def main(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "teacher", "output"])
+    flags.mark_flags_as_required(["config", "output"])
     command_line.run(main)

@@ -102,8 +102,10 @@ class Network(nn.Module):
                 name="pose",
             )
             pose = branch(F_S)
+            pose["F_P"] = self._perturbed("F_P", pose["F_P"])
             pose["M"] = nn.sigmoid(pose["F_P"])  # Eq. 7
             F_ID = pose["M"] * F_id2  # Eq. 9
+        F_ID = self._perturbed("F_ID", F_ID)
         pooled = [stripes(x, self.parts) for x in (F_ID, pose.get("F_P")) if x is not None]
         heads = PartHeads(layers, len(pooled) * self.parts, self.features, self.ids, name="parts")
         features, logits = heads(jnp.concatenate(pooled))  # [P or 2P, 2B, F], [.., 2B, N]
@@ -122,6 +124,10 @@ class Network(nn.Module):
             F_ID=F_ID,
             **pose,
         )
+
+    def _perturbed(self, name, x):
+        """`x` and what is given for it in the collection "perturbations", if there is one."""
+        return x if self.is_initializing() else self.perturb(name, x)
 
 
 def build(

@@ -102,6 +102,29 @@ def make_embed(network, modality: Modality, flip_averaging: bool = False, grey: 
     return embed
 
 
+def make_apply(network, variables, images, modality: Modality, grey: bool = False):
+    """The network on images of one modality, as `attention.attention` wants it.
+
+    Args:
+      network: a `Network`.
+      variables: of it.
+      images: uint8 [B, H, W, 3].
+      modality: of the images.
+      grey: see `augment.normalise`.
+
+    Returns:
+      A function (perturbations, {} or {"F_ID": ..., "F_P": ...}) -> `Outputs`.
+    """
+    images = augment.normalise(images, grey)
+    pair = (images, None) if modality == Modality.VISIBLE else (None, images)
+
+    def apply(perturbations):
+        added = {"perturbations": perturbations} if perturbations else {}
+        return network.apply(variables | added, *pair, train=False)
+
+    return apply
+
+
 def make_identity_loss(network, grey: bool = False):
     """Eq. 17 of each image, summed over the heads of all branches, through the visible stem.
 
