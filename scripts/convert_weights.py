@@ -15,16 +15,13 @@ from tqdm import tqdm
 
 from vireid_jax import command_line
 from vireid_jax.interop import torch_weights
-from vireid_jax.training.checkpoints import Checkpoints
+from vireid_jax.training import trained
 
 
 def main(source: str, output: str) -> None:
     """Reads, recognises, writes."""
     if Path(source).is_dir():
-        selected = (Path(source) / "best").is_dir()
-        folder = Path(source) / ("best" if selected else "checkpoints")
-        with Checkpoints(folder, read_only=True, best=selected) as checkpoints:
-            variables = checkpoints.variables()
+        variables = trained.load(source).variables
         layout = torch_weights.PUBLISHED
         state = torch_weights.to_torch(variables, layout)
     else:

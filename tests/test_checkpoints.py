@@ -41,6 +41,9 @@ def test_the_one_before_a_damaged_checkpoint_is_used_with_a_warning(tmp_path, ca
         np.testing.assert_array_equal(restored.params["w"], state(1).params["w"])
         shown = capsys.readouterr().out
         assert f"checkpoint {tmp_path / '2'} is damaged; using that of step 1" in shown
+        step, variables = checkpoints.variables()
+        np.testing.assert_array_equal(variables["params"]["w"], state(step).params["w"])
+        assert step == 1
     assert (tmp_path / "2").exists()
 
 

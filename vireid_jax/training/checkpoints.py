@@ -102,19 +102,12 @@ class Checkpoints:
                     self._manager.delete(self._damaged.pop())
                 self._manager.save(step, args=ocp.args.StandardSave(host), metrics=metrics)
 
-    def variables(self) -> dict:
-        """{"params": ..., "batch_stats": ...} of the newest checkpoint, whatever its network.
-
-        Raises:
-          UserError: there is none.
+    def variables(self) -> tuple[int, dict]:
+        """The step and the {"params": ..., "batch_stats": ...} that `restore` would find, whatever
+        their network; raises as it does.
         """
-        self._require_one()
-        state = self._manager.restore(self.latest, args=ocp.args.StandardRestore())
-        return {name: state[name] for name in ("params", "batch_stats")}
-
-    def _require_one(self):
-        if self.latest is None:
-            raise UserError(f"no checkpoint in {self._folder}: train first (--mode=train)")
+        step, state = self._newest_readable(None)
+        return step, {name: state[name] for name in ("params", "batch_stats")}
 
     def restore(self, like: TrainState) -> TrainState:
         """The newest checkpoint that can be read, as arrays on the host.
@@ -127,8 +120,11 @@ class Checkpoints:
         Raises:
           UserError: there is none, or none fits `like`.
         """
-        self._require_one()
-        like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+        return self._newest_readable(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))[1]
+
+    def _newest_readable(self, like):
+        if self.latest is None:
+            raise UserError(f"no checkpoint in {self._folder}: train first (--mode=train)")
         saved = sorted(self._manager.all_steps(), reverse=True)
         if self._best or jax.process_count() > 1:  # processes must not choose differently
             saved = [self.latest]
@@ -136,7 +132,7 @@ class Checkpoints:
         for step in saved:
             try:
                 state = self._manager.restore(step, args=ocp.args.StandardRestore(like))
-                if jax.tree.map(np.shape, state) == jax.tree.map(np.shape, like):
+                if like is None or jax.tree.map(np.shape, state) == jax.tree.map(np.shape, like):
                     break
             except (ValueError, KeyError, OSError):
                 pass  # tensorstore's for damaged data, Orbax's for another structure
@@ -146,10 +142,10 @@ class Checkpoints:
                 f"checkpoint {self._folder / str(self.latest)} does not fit the network of this "
                 "config and data, or is damaged: use the config and the data it was trained with"
             )
-        for step in damaged:
+        for other in damaged:
             tqdm.write(
-                f"warning: checkpoint {self._folder / str(step)} is damaged; "
-                f"using that of step {int(state.step)}"
+                f"warning: checkpoint {self._folder / str(other)} is damaged; "
+                f"using that of step {step}"
             )
         self._damaged = damaged
-        return state
+        return step, state
