@@ -18,12 +18,13 @@ from tiny import TINY
 from configs import regdb
 from vireid_jax.data import loader
 from vireid_jax.data.synthetic import tiers
-from vireid_jax.training import train
+from vireid_jax.evaluation import features, protocols
+from vireid_jax.training import export, train
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.signals import StopRequest
 from vireid_jax.training.workdir import Workdir
-from vireid_jax.types import UserError
+from vireid_jax.types import Modality, UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -375,6 +376,29 @@ def test_a_run_exported_to_torch_names_evaluates_alike(finished, tmp_path):
     config.model.init_from = str(file)
     again = train.evaluate(config, str(tmp_path / "from_weights"))
     assert again == results | {"step": 0}
+
+
+def test_an_exported_run_has_the_features_that_were_evaluated(finished, tmp_path):
+    config, folder, results = finished
+    command = [sys.executable, "scripts/export.py", str(folder), str(tmp_path / "exported")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    functions = {
+        modality: jax.export.deserialize(
+            bytearray((tmp_path / "exported" / export.file_name(modality)).read_bytes())
+        )
+        for modality in Modality
+    }
+    experiment = Experiment(config)
+    found = features.extract(
+        {modality: jax.jit(function.call) for modality, function in functions.items()},
+        experiment.test_set,
+        batch=8,
+    )
+    measured = protocols.evaluate(found, experiment.test_set, experiment.protocols)
+    for name in ("f_ID", "f_ALL"):
+        for figure, value in measured["all-seeded"][name].items():
+            assert value == pytest.approx(results["protocols"]["all-seeded"][name][figure])
+    assert f"{value['mean']:.2f} +- " in (tmp_path / "exported" / "README.md").read_text()
 
 
 def test_weights_of_another_network_are_refused(tiny, tmp_path):

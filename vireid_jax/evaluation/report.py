@@ -48,7 +48,7 @@ def table(results: dict) -> str:
     for heading, rows in blocks(results).items():
         lines += ["", f"{heading:<26}" + "".join(f"{figure:>15}" for figure in FIGURES)]
         for name, cells in rows.items():
-            lines.append(f"  {name:<24}" + "".join(f"{cell:>15}" for cell in cells))
+            lines.append(f"  {name:<24}" + "".join(f"{text:>15}" for text in cells))
     return "\n".join(lines)
 
 
@@ -68,7 +68,7 @@ def blocks(results: dict) -> dict[str, dict[str, list[str]]]:
         paper = published.get(protocol.removesuffix("-seeded"), {})
         rows |= {f"{name} (paper)": figures for name, figures in paper.items()}
         found[f"{protocol} ({trials} trial{'s' * (trials > 1)})"] = {
-            name: [_cell(figures.get(figure), trials) for figure in FIGURES]
+            name: [cell(figures.get(figure), trials) for figure in FIGURES]
             for name, figures in rows.items()
         }
     return found
@@ -83,7 +83,7 @@ def pose_table(results: dict) -> str:
     columns, rows = pose_cells(results)
     lines = [pose_title(results), f"{'':<12}" + "".join(f"{name:>22}" for name in columns)]
     for joint, cells in rows.items():
-        lines.append(f"{joint:<12}" + "".join(f"{cell:>22}" for cell in cells))
+        lines.append(f"{joint:<12}" + "".join(f"{text:>22}" for text in cells))
     return "\n".join(lines)
 
 
@@ -102,7 +102,7 @@ def pose_cells(results: dict) -> tuple[list[str], dict[str, list[str]]]:
     }
     joints = max(columns.values(), key=len)
     rows = {
-        joint: [_cell(figures.get(joint), 1) for figures in columns.values()] for joint in joints
+        joint: [cell(figures.get(joint), 1) for figures in columns.values()] for joint in joints
     }
     return list(columns), rows
 
@@ -139,7 +139,8 @@ def remarks(results: dict) -> Iterator[str]:
         yield "RE-RANKED with k-reciprocal neighbours; the baselines are not"
 
 
-def _cell(value, trials):
+def cell(value, trials: int) -> str:
+    """A figure in a table: of results.json, a number, or None where there is none."""
     if value is None:
         return "-"
     if isinstance(value, float):
