@@ -284,8 +284,8 @@ def test_the_teachers_maps_have_a_background_behind_the_joints():
 def test_runs_that_start_together_prepare_and_decode_once(tiny, tmp_path, monkeypatch):
     data = tiny().data
     data.dir = str(tmp_path)
-    decoded, resized = [], images._resized
-    monkeypatch.setattr(images, "_resized", lambda *args: decoded.append(1) or resized(*args))
+    decoded, resized = [], images.resized
+    monkeypatch.setattr(images, "resized", lambda *args: decoded.append(1) or resized(*args))
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: images.load_images(data, "train"), range(3)))
     assert len(decoded) == 48

@@ -189,7 +189,7 @@ def _decode(source, data, pids, folder, with_heatmaps):
         folder / "images.npy",
         len(wanted),
         (*size, 3),
-        lambda row: _resized(source[wanted[row]]["image"], *size),
+        lambda row: resized(source[wanted[row]]["image"], *size),
     )
     if maps is not None:
         np.save(folder / "heatmaps.npy", maps)
@@ -208,7 +208,8 @@ def fingerprint(*parts: np.ndarray | None, images) -> str:
     return digest.hexdigest()
 
 
-def _resized(encoded, height, width):
+def resized(encoded: bytes, height: int, width: int) -> np.ndarray:
+    """An image file's content as uint8 [height, width, 3], resized by Lanczos."""
     with Image.open(io.BytesIO(encoded)) as image:
         image = image.convert("RGB")
         if image.size != (width, height):

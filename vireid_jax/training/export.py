@@ -72,9 +72,7 @@ def model_card(trained: Trained) -> str:
     config, (height, width) = trained.config, trained.size
     name = f"{config.name}:{config.variant}"
     parts, features = config.model.parts, config.model.features
-    sizes = {"f_ID": parts * features}
-    if config.model.pose_branch:
-        sizes["f_ALL"] = 2 * parts * features
+    sizes = trained.feature_sizes
     outputs = ", ".join(f'"{key}": float32 [n, {size}]' for key, size in sizes.items())
     widest = list(sizes)[-1]
     versions = {module.__name__: module.__version__ for module in (vireid_jax, jax, flax)}

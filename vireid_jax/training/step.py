@@ -80,15 +80,11 @@ def make_embed(network, modality: Modality, flip_averaging: bool = False, grey: 
       float32; the latter only with a pose branch (Eq. 12-13).
     """
 
-    def run(variables, images):
-        pair = (images, None) if modality == Modality.VISIBLE else (None, images)
-        return network.apply(variables, *pair, train=False)
-
     def embed(variables, images):
         images = augment.normalise(images, grey)
-        outputs = run(variables, images)
+        outputs = _apply(network, variables, modality, images)
         if flip_averaging:
-            mirrored = run(variables, images[:, :, ::-1])
+            mirrored = _apply(network, variables, modality, images[:, :, ::-1])
             outputs = outputs.replace(
                 **{
                     name: part_heads.normalised(getattr(outputs, name) + getattr(mirrored, name))
@@ -116,11 +112,10 @@ def make_apply(network, variables, images, modality: Modality, grey: bool = Fals
       A function (perturbations, {} or {"F_ID": ..., "F_P": ...}) -> `Outputs`.
     """
     images = augment.normalise(images, grey)
-    pair = (images, None) if modality == Modality.VISIBLE else (None, images)
 
     def apply(perturbations):
         added = {"perturbations": perturbations} if perturbations else {}
-        return network.apply(variables | added, *pair, train=False)
+        return _apply(network, variables | added, modality, images)
 
     return apply
 
@@ -143,6 +138,28 @@ def make_identity_loss(network, grey: bool = False):
         return jax.vmap(lambda x, y: identity(x[:, None], y[None]), (1, 0))(logits, label)
 
     return identity_loss
+
+
+def make_heatmaps(network, modality: Modality, grey: bool = False):
+    """Keypoint heatmaps of images of one modality, by a network with a pose branch.
+
+    Args:
+      network, modality, grey: as in `make_embed`.
+
+    Returns:
+      A function (variables, uint8 images [B, H, W, 3]) -> float32 [B, h, w, J] in [0, 1].
+    """
+
+    def heatmaps(variables, images):
+        outputs = _apply(network, variables, modality, augment.normalise(images, grey))
+        return jnp.clip(outputs.heatmap, 0, 1)
+
+    return heatmaps
+
+
+def _apply(network, variables, modality, images):
+    pair = (images, None) if modality == Modality.VISIBLE else (None, images)
+    return network.apply(variables, *pair, train=False)
 
 
 def row_keys(key, rows: int, axis_name=None):

@@ -41,6 +41,12 @@ class Trained:
         """As the results were measured; without any, as the config says."""
         return (self.results or self.config.evaluation)["flip_averaging"]
 
+    @property
+    def feature_sizes(self) -> dict[str, int]:
+        """Numbers of each feature, the narrowest first."""
+        one = self.config.model.parts * self.config.model.features
+        return {"f_ID": one, "f_ALL": 2 * one} if self.config.model.pose_branch else {"f_ID": one}
+
     def embed(self, modality: Modality):
         """The function of `step.make_embed`."""
         return step.make_embed(

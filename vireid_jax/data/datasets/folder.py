@@ -14,7 +14,7 @@ from vireid_jax.data.builder import Entry, ManualBuilder, named
 from vireid_jax.types import Modality, UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-_CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d+)(?:_|$)", re.IGNORECASE)  # 12_c3_0001.jpg, cam3_7.png
+_CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d+)(?=_|$)", re.I)  # 12_c3_0001.jpg, cam3_7.png, cam3/7.png
 _LISTS = {"train": "train_id.txt", "test": "test_id.txt"}
 _CAMERA_TABLE = "camid.csv"
 
@@ -35,9 +35,10 @@ class Folder(ManualBuilder):
     """Images of people that their user has, split into train and test by identity.
 
     Source: `visible/PID/*` and `infrared/PID/*`, .jpg, .png, .bmp or .tif; PID is a number. The
-    camera is in the file's name (`_c3_`, `cam3_`), or in `camid.csv` with lines "PATH,CAMID", or
-    else 1 for visible and 2 for infrared. `train_id.txt` and `test_id.txt`, one line of identities
-    with commas each, split the identities; without them, a share is drawn at random.
+    camera is in the name of the file or of a folder (`_c3_`, `cam3`), or in `camid.csv` with lines
+    "PATH,CAMID", or else 1 for visible and 2 for infrared. `train_id.txt` and `test_id.txt`, one
+    line of identities with commas each, split the identities; without them, a share is drawn at
+    random.
 
     Features: those of `Builder`; `path` is under the source.
     """
@@ -46,9 +47,9 @@ class Folder(ManualBuilder):
 
     def entries(self, root: Path) -> dict[str, list[Entry]]:
         """See the class."""
-        table = _camera_table(root)
+        table = camera_table(root)
         found = [
-            Entry(path, pid, _camid(path, table, modality), modality)
+            Entry(path, pid, camid(path, table, modality), modality)
             for modality in Modality
             for pid, path in _images(root, modality.name.lower())
         ]
@@ -91,7 +92,12 @@ def _images(root, modality):
                     yield pid, f"{modality}/{own.name}/{name}"
 
 
-def _camera_table(root):
+def camera_table(root: Path) -> dict[str, int]:
+    """The camera numbers of `camid.csv` by path, where there is one.
+
+    Raises:
+      UserError: a line of another form, or of no image.
+    """
     file = root / _CAMERA_TABLE
     if not file.is_file():
         return {}
@@ -103,11 +109,12 @@ def _camera_table(root):
     return table
 
 
-def _camid(path, table, modality):
+def camid(path: str, table: dict[str, int], modality: Modality) -> int:
+    """The camera of an image: by the table, else by its name or a folder's, else by modality."""
     if path in table:
         return table[path]
-    in_name = _CAMERA.search(Path(path).stem)
-    return int(in_name[1]) if in_name else modality + 1
+    named = _CAMERA.findall("_".join(Path(path).with_suffix("").parts))
+    return int(named[-1]) if named else modality + 1
 
 
 def _split(root, pids, config):
