@@ -18,25 +18,19 @@ pose: visible images above infrared ones, each with the skeleton that the teache
 scripts/extract_heatmaps.py) and, to its right, with the maximum of its heatmaps laid over it.
 """
 
-import dataclasses
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 from PIL import Image, ImageDraw
 
 from contact_sheet import GAP, SEEN, draw_skeleton
 from vireid_jax import command_line, registry
-from vireid_jax.data.heatmaps import STRIDE, channels
+from vireid_jax.data.heatmaps import STRIDE
 from vireid_jax.data.images import load_images
 from vireid_jax.evaluation import attention as looking
-from vireid_jax.models import network
-from vireid_jax.training import pose_maps, step
-from vireid_jax.training.checkpoints import Checkpoints
+from vireid_jax.training import pose_maps, step, trained
 from vireid_jax.types import Modality, UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Whose data are shown.")
@@ -49,51 +43,6 @@ IMAGES = flags.DEFINE_integer(
 )
 SCALE = flags.DEFINE_integer("scale", 2, "Enlargement.", lower_bound=1)
 _LEAST = 0.1  # of a map, for its joint to be drawn
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A trained network.
-
-    Attributes:
-      name: its variant.
-      network, variables: of its newest checkpoint.
-      grey: see `augment.normalise`.
-    """
-
-    name: str
-    network: network.Network
-    variables: dict
-    grey: bool
-
-    @classmethod
-    def of(cls, folder: str) -> "Run":
-        """The run in a work dir.
-
-        Raises:
-          UserError: there is none.
-        """
-        file = Path(folder) / "config.json"
-        if not file.is_file():
-            raise UserError(f"--workdir={folder} is no run: {file} is missing")
-        config = ConfigDict(json.loads(file.read_text()))
-        with Checkpoints(Path(folder) / "checkpoints", read_only=True) as checkpoints:
-            variables = checkpoints.variables()
-        ids = variables["params"]["parts"]["heads"]["classifier"]["kernel"].shape[-1]
-        joints = max(channels(config.data.heatmaps), 1)
-        net = network.build(config.model, ids, config.dtype, joints)
-        return cls(config.variant, net, variables, config.augment.grey)
-
-    def maps(self, kind, images, modality, label) -> dict:
-        """What `kind` shows of uint8 [B, H, W, 3], by name: [B, h, w] in [0, 1]."""
-
-        def look(variables, images, label):
-            apply = step.make_apply(self.network, variables, images, modality, self.grey)
-            if kind == "mask":
-                return looking.keypoints_and_mask(apply({}))
-            return looking.attention(apply, label)
-
-        return jax.jit(look)(self.variables, images, label)
 
 
 def attention() -> Image.Image:
@@ -109,7 +58,7 @@ def mask() -> Image.Image:
 def _beside_each_other(kind):
     if not WORKDIR.value:
         raise UserError(f"{kind} shows runs: name them in --workdir=DIR[,DIR]")
-    runs = [Run.of(folder) for folder in WORKDIR.value]
+    runs = [trained.load(folder) for folder in WORKDIR.value]
     if kind == "mask" and not all(run.network.pose_branch for run in runs):
         raise UserError("mask shows pose branches: leave out the runs of the variant baseline")
     found = load_images(CONFIG.value.data, SPLIT.value)
@@ -125,13 +74,26 @@ def _beside_each_other(kind):
         titles.append(modality.name.lower())
         columns.append([_enlarged(image) for image in images])
         for run in runs:
-            for name, maps in run.maps(kind, images, modality, label).items():
-                titles.append(f"{run.name}\n{name}")
+            for name, maps in _maps(run, kind, images, modality, label).items():
+                titles.append(f"{run.config.variant}\n{name}")
                 heat = jax.image.resize(maps, images.shape[:3], "linear")
                 columns.append([
                     _enlarged(_with_heat(*pair)) for pair in zip(images, heat, strict=True)
                 ])  # fmt: skip
     return _with_titles(_sheet(list(zip(*columns, strict=True))), titles)
+
+
+def _maps(run, kind, images, modality, label):
+    """What `kind` shows of uint8 [B, H, W, 3], by name: [B, h, w] in [0, 1]."""
+
+    def look(variables, images, label):
+        grey = run.config.augment.grey
+        apply = step.make_apply(run.network, variables, images, modality, grey)
+        if kind == "mask":
+            return looking.keypoints_and_mask(apply({}))
+        return looking.attention(apply, label)
+
+    return jax.jit(look)(run.variables, images, label)
 
 
 def _with_titles(sheet, titles):
