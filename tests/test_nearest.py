@@ -116,5 +116,5 @@ def test_memory_is_bounded_however_large_the_file(tmp_path):
 @pytest.mark.slow
 def test_a_million_features_of_paper_size(tmp_path):
     """12 GB on the disk; see docs/search.md."""
-    before, peak = measure(tmp_path / "gallery.npy", 1_000_000, 6144, np.float16, 100)
+    before, peak = measure(tmp_path / "gallery.npy", 1_000_000, 6144, np.float16, 20)
     assert peak - before < 700
