@@ -52,6 +52,13 @@ def document(title: str, body: Iterable[str]) -> str:
     )
 
 
+def data_url(pixels: np.ndarray) -> str:
+    """uint8 [h, w, 3] as a JPEG, [h, w, 4], which may be transparent, as a PNG."""
+    kind, content = "png" if pixels.shape[-1] == 4 else "jpeg", io.BytesIO()
+    Image.fromarray(pixels).save(content, kind, quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
 def heading(text: str) -> str:
     """The heading of a section."""
     return f"<h2>{html.escape(text)}</h2>"
@@ -140,16 +147,10 @@ def _picture(images, row, kind, caption):
     modality = Modality(images.modality[row]).name.lower()
     what = f"{kind}: {modality} image of {images.pid[row]}, camera {images.camid[row]}"
     return (
-        f'<figure class="{kind}"><img src="{_data_uri(images.images[row])}" '
+        f'<figure class="{kind}"><img src="{data_url(images.images[row])}" '
         f'alt="{what}" title="{html.escape(f"{what}, {images.path[row]}")}">'
         f"<figcaption>{caption}<br>{images.pid[row]}</figcaption></figure>"
     )
-
-
-def _data_uri(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _thinned(values):

@@ -1,14 +1,12 @@
 """Ranked lists as one HTML file that needs neither a server nor the network."""
 
-import base64
 import dataclasses
 import html
-import io
 from string import Template
 
 import numpy as np
-from PIL import Image
 
+from vireid_jax.evaluation.page import data_url
 from vireid_jax.types import UserError
 
 BRANCHES = ("identity", "pose")
@@ -81,25 +79,12 @@ def check_count(queries: int, count: int) -> None:
         )
 
 
-def picture(image: np.ndarray) -> str:
-    """uint8 [h, w, 3] as a data URL."""
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, "jpeg", quality=85)
-    return _url("jpeg", content)
-
-
 def heat(heatmap: np.ndarray) -> str:
     """Float [h, w] in 0..1 as the data URL of an image that is opaque where it is hot."""
     pixels = np.empty((*heatmap.shape, 4), np.uint8)
     pixels[..., :3] = _HOT
     pixels[..., 3] = np.round(230 * heatmap)
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "png")
-    return _url("png", content)
-
-
-def _url(kind, content):
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+    return data_url(pixels)
 
 
 def page(title: str, facts: dict[str, str], queries: list[Query]) -> str:

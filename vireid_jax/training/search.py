@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from vireid_jax.data import files, images, own_images
 from vireid_jax.data.heatmaps import JOINTS, STRIDE
-from vireid_jax.evaluation import search_page
+from vireid_jax.evaluation import page, search_page
 from vireid_jax.evaluation.feature_store import FeatureStore
 from vireid_jax.evaluation.nearest import nearest
 from vireid_jax.evaluation.search_page import Hit, Picture, Query
@@ -78,7 +78,7 @@ class Images:
             for number, image, hot, places in zip(own, shown, heat, joints, strict=True):
                 entry = self.entries[number]
                 pid = None if entry.pid == own_images.UNKNOWN else entry.pid
-                image = search_page.picture(image)
+                image = page.data_url(image)
                 found[number] = Picture(entry.path, pid, entry.camid, image, hot, places)
         return found
 
