@@ -7,15 +7,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+import tiny as tiny_config
+import untrained
 from PIL import Image
 
-from configs import synthetic
 from vireid_jax.evaluation import attention
 from vireid_jax.models import network
 from vireid_jax.models.layers import Layers
 from vireid_jax.models.part_heads import PartHeads, stripes
-from vireid_jax.training import step, train
+from vireid_jax.training import step
 from vireid_jax.types import Modality, Outputs
 
 ROOT = Path(__file__).parents[1]
@@ -31,44 +31,28 @@ def test_grad_cam_by_hand():
     np.testing.assert_allclose(found, [[[0, 1]], [[0, 0]]])
 
 
-@pytest.fixture(scope="module")
-def small():
-    """A function (variant) -> a small network and its variables."""
-
-    def build(variant):
-        config = synthetic.get_config(variant)
-        config.model.width = config.model.pose_width = 4
-        config.model.features, config.model.teacher_features = 8, 16
-        net = network.build(config.model, 5, "float32", heatmaps=1)
-        images = jnp.zeros((2, 96, 32, 3))
-        shapes = jax.eval_shape(
-            lambda key: net.init(key, images, images, train=True), jax.random.key(0)
-        )
-        rng = np.random.default_rng(0)
-        filled = jax.tree.map(
-            lambda x: (0.1 * rng.normal(size=x.shape)).astype(np.float32), dict(shapes)
-        )
-        filled["batch_stats"] = jax.tree.map(jnp.ones_like, filled["batch_stats"])
-        return net, filled
-
-    return build
+def small(variant):
+    """A small network and its variables."""
+    config = tiny_config.get_config(variant)
+    net = network.build(config.model, untrained.IDS, "float32", heatmaps=1)
+    return net, untrained.variables(config)
 
 
-def test_each_branch_is_seen_by_its_own_logits(small):
+def test_each_branch_is_seen_by_its_own_logits():
     net, variables = small("full")
     assert variables.keys() == {"params", "batch_stats"}
-    images = np.random.default_rng(1).integers(0, 256, (2, 96, 32, 3), np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, (2, 96, 48, 3), np.uint8)
     apply = step.make_apply(net, variables, images, Modality.INFRARED)
     label = jnp.array([3, -1])
     found = jax.jit(lambda: attention.attention(apply, label))()
     assert found.keys() == {"ReID", "pose"}
     outputs = apply({})
-    heads = PartHeads(Layers(train=False), 12, features=8, ids=5)
+    heads = PartHeads(Layers(train=False), 12, features=8, ids=untrained.IDS)
     of_heads = {kind: own["parts"] for kind, own in variables.items()}
 
     def score(maps, branch):  # the logits again, from the maps alone
         pooled = jnp.concatenate([stripes(x, 6) for x in maps])
-        logits = heads.apply(of_heads, pooled)[1].reshape(2, 6, 2, 5)[branch].sum(0)
+        logits = heads.apply(of_heads, pooled)[1].reshape(2, 6, 2, -1)[branch].sum(0)
         return logits[0, 3] + logits[1].max()
 
     maps = outputs.F_ID, outputs.F_P
@@ -79,9 +63,9 @@ def test_each_branch_is_seen_by_its_own_logits(small):
         np.testing.assert_allclose(found[name], expected, atol=1e-4)
 
 
-def test_without_a_pose_branch_there_is_one_map(small):
+def test_without_a_pose_branch_there_is_one_map():
     net, variables = small("baseline")
-    images = np.zeros((2, 96, 32, 3), np.uint8)
+    images = np.zeros((2, 96, 48, 3), np.uint8)
     apply = step.make_apply(net, variables, images, Modality.VISIBLE)
     assert attention.attention(apply, jnp.array([0, 1])).keys() == {"ReID"}
 
@@ -99,7 +83,7 @@ def test_the_mask_reaches_from_the_lowest_to_the_highest_value():
 def test_pictures_of_two_runs(tiny, tmp_path):
     data_dir = tiny().data.dir
     for variant in ("baseline", "full"):
-        train.train(tiny(variant), str(tmp_path / variant))
+        untrained.save(tmp_path / variant, tiny(variant))
 
     def draw(kind, runs, *options):
         output = tmp_path / f"{kind}.png"
@@ -110,7 +94,7 @@ def test_pictures_of_two_runs(tiny, tmp_path):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return done, output
 
-    done, output = draw("attention", ["baseline", "full"], "--split=train")
+    done, output = draw("attention", ["baseline", "full"])
     assert done.returncode == 0, done.stderr
     with Image.open(output) as sheet:
         assert sheet.width == 8 * 96 + 7 * 4  # an image, one map and two, for both modalities
@@ -122,7 +106,7 @@ def test_pictures_of_two_runs(tiny, tmp_path):
     for kind, runs, message in (
         ("mask", ["baseline"], "mask shows pose branches"),
         ("mask", [], "name them in --workdir"),
-        ("attention", ["nowhere"], "is no run"),
+        ("attention", ["nowhere"], "is not the folder of a run"),
         ("pose", [], "name its weights in --teacher"),
     ):
         done, _ = draw(kind, runs)
