@@ -202,6 +202,8 @@ def main():
     """Prints the figures of each mode."""
     for mode in MODES.value:
         registry.choose("--modes", mode, tasks.TASKS)
+    file = Path(OUTPUT.value or "")
+    file.parent.mkdir(parents=True, exist_ok=True)
     sizes = tasks.PRESETS[PRESET.value](DEVICE.value)
     if IDENTITIES.value:
         sizes.config.batch.identities = IDENTITIES.value
@@ -227,7 +229,6 @@ def main():
         found["modes"][mode] = compare(mode, sizes, ceilings)
         show(mode, found["modes"][mode])
     if OUTPUT.value:
-        file = Path(OUTPUT.value)
         file.write_text(json.dumps(found, indent=1) + "\n")
         file.with_suffix(".svg").write_text(chart.bars(found))
 

@@ -8,7 +8,6 @@ training would help; where they are not, more data.
 """
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,8 @@ from vireid_jax import command_line
 from vireid_jax.evaluation import ranking
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.experiment import Experiment
-from vireid_jax.training.workdir import Workdir
+from vireid_jax.training.workdir import Workdir, read_lines
+from vireid_jax.types import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the run's configuration.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -28,7 +28,9 @@ PARTS = 10
 
 def curve(metrics: Path) -> str:
     """Means of the logged terms over equal parts of a run."""
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = read_lines(metrics)
+    if not lines:
+        raise UserError(f"{metrics} has no line: the run has not logged a step yet")
     terms = [name for name in lines[0] if name not in ("step", "learning_rate")]
     rows = ["steps up to  " + "".join(f"{name:>15}" for name in terms)]
     for part in np.array_split(lines, min(PARTS, len(lines))):

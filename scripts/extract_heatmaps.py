@@ -61,7 +61,8 @@ def main():
         "images": found.fingerprint,
     }
     kind = "merged" if MERGED.value else "joints"
-    name = f"{data.dataset}{heatmaps.trial_suffix(data)}_{kind}.npz"
+    tier = f"_{data.tier}" if data.tier else ""
+    name = f"{data.dataset}{tier}{heatmaps.trial_suffix(data)}_{kind}.npz"
     file = Path(OUTPUT.value) / name
     identity = hashlib.sha1(repr(sorted(made_by.items())).encode()).hexdigest()[:12]
     partial = file.with_name(f"{file.stem}_{identity}.partial")

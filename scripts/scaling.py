@@ -160,7 +160,7 @@ def print_device_counts(experiment, dtype):
 
 @contextlib.contextmanager
 def smooth_gates():
-    """Softplus for ReLU and averages for maxima, which have no gates that rounding could flip."""
+    """Softplus for the network's ReLU and averages for its maxima: no gates that rounding flips."""
 
     def leaky(x, slope):
         return slope * x + (1 - slope) * nn.softplus(x)

@@ -34,8 +34,8 @@ OUTPUT = flags.DEFINE_string("output", "search.html", "The file to write.")
 def main():
     """Embeds, ranks, writes, says where the page is."""
     output = Path(OUTPUT.value)
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {output.parent}")
+    if not output.absolute().parent.is_dir() or output.is_dir():
+        raise UserError(f"--output={output} should be a file in a folder that there is")
     found = trained.load(CHECKPOINT.value)
     cache = Path(CHECKPOINT.value) / "features"
     asked = MODALITIES[QUERY_MODALITY.value]

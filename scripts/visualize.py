@@ -64,9 +64,7 @@ def _beside_each_other(kind):
     found = load_images(CONFIG.value.data, SPLIT.value)
     pids = np.intersect1d(*(found.pid[found.modality == modality] for modality in Modality))
     pids = pids[np.unique(np.linspace(0, len(pids) - 1, IMAGES.value).astype(int))]
-    label = np.full(len(pids), -1)
-    if SPLIT.value == "train":
-        label = np.searchsorted(np.unique(found.pid), pids)
+    label = np.searchsorted(np.unique(found.pid), pids)
     titles, columns = [], []
     for modality in Modality:
         own = [np.flatnonzero((found.pid == p) & (found.modality == modality))[0] for p in pids]
@@ -74,13 +72,20 @@ def _beside_each_other(kind):
         titles.append(modality.name.lower())
         columns.append([_enlarged(image) for image in images])
         for run in runs:
-            for name, maps in _maps(run, kind, images, modality, label).items():
+            known = label if _trained_on_these(run) else np.full(len(pids), -1)
+            for name, maps in _maps(run, kind, images, modality, known).items():
                 titles.append(f"{run.config.variant}\n{name}")
                 heat = jax.image.resize(maps, images.shape[:3], "linear")
                 columns.append([
                     _enlarged(_with_heat(*pair)) for pair in zip(images, heat, strict=True)
                 ])  # fmt: skip
     return _with_titles(_sheet(list(zip(*columns, strict=True))), titles)
+
+
+def _trained_on_these(run):
+    own, shown = run.config.data, CONFIG.value.data
+    keys = "dataset", "tier", "trial", "train_split"
+    return SPLIT.value == "train" and all(own[key] == shown[key] for key in keys)
 
 
 def _maps(run, kind, images, modality, label):

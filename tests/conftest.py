@@ -15,6 +15,7 @@ import tiny as tiny_config
 
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # of the processes that tests start
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

@@ -124,6 +124,7 @@ def test_a_browser_opens_it_without_a_complaint(run, tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
     )
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert len(said) == 1, said  # the probe's own

@@ -27,7 +27,8 @@ def run(main) -> None:
     """Parses the flags and calls `main` with the other arguments; `configs` is importable then.
 
     Compiled programs are kept in ~/.cache/vireid_jax (or below XDG_CACHE_HOME), and the next call
-    with the same shapes starts in seconds; JAX_COMPILATION_CACHE_DIR names another place.
+    with the same shapes starts in seconds; JAX_COMPILATION_CACHE_DIR names another place. It may be
+    removed at any time.
 
     Exit status 2, and one line that names the cause and the fix, for flags that cannot be parsed,
     config keys that do not exist (with the nearest that does), folders that cannot be written and
@@ -35,8 +36,8 @@ def run(main) -> None:
     """
     sys.path.append(str(Path(__file__).parents[1]))  # scripts/ does not see configs/ otherwise
     if not jax.config.jax_compilation_cache_dir:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "vireid_jax"))
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", f"{caches}/vireid_jax")
     app.run(
         lambda argv: _guarded(_call, main, argv[1:]),
         flags_parser=lambda argv: _guarded(_parse, argv),

@@ -17,7 +17,6 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from conftest import CACHE
 
 from vireid_jax.data import images
 from vireid_jax.training import train
@@ -32,7 +31,6 @@ def start(data_dir, workdir, *options, variant="baseline", devices=1, **environm
     command = [sys.executable, "main.py", config, f"--workdir={workdir}"]
     environment |= {
         "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=4", f"count={devices}"),
-        "JAX_COMPILATION_CACHE_DIR": str(CACHE),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
     with open(f"{workdir}.txt", "a") as said:
@@ -137,8 +135,12 @@ def test_a_process_that_fails_alone_does_not_leave_the_other_waiting(rendered, t
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # which the first process alone asks for
         pair = start_pair(rendered, folder)
-        assert pair[0].wait(timeout=120) == 2
-        assert pair[1].wait(timeout=30) != 0
+        try:
+            assert pair[0].wait(timeout=300) == 2
+            assert pair[1].wait(timeout=300) != 0
+        finally:
+            for process in pair:
+                process.kill()
     assert f"error: another run works in {folder}" in Path(f"{folder}.txt").read_text()
 
 

@@ -98,7 +98,7 @@ def targets(keypoints, height: int, width: int, kind: str) -> np.ndarray:
 
 def trial_suffix(data) -> str:
     """What names the trial in a file of heatmaps, where a data set (`config.data`) has trials."""
-    return f"_trial{data.trial}" if data.dataset == "regdb" else ""
+    return f"_trial{data.trial}" if "regdb" in (data.dataset, data.tier) else ""
 
 
 def save(file: str | Path, path, maps, made_by: dict) -> None:

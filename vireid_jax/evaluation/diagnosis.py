@@ -1,7 +1,7 @@
 """What makes results come out near chance: each known cause looked for by a measurement of its own.
 
-A check is a pure function of arrays. It names its cause only where the measurement stands far out
-of its own noise, so that short runs and small sets leave it silent.
+A check is a pure function of arrays. But for `constant_features`, which has no noise, it names its
+cause only where the measurement stands far out of its own, so that small sets leave it silent.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import numpy as np
 
 from vireid_jax.types import Modality
 
-LEAST_IDS = 8
+LEAST_IDS = 16
 """Identities of both modalities, below which nothing is told from chance."""
 
 _FAR = 6.0  # standard errors (or deviations) that no accident reaches
@@ -210,7 +210,7 @@ def _by_shift(maps, edges):
     grid = edges.shape[1:]
     size = [2 * side for side in grid]
     a, b = (np.fft.rfft2(x, size) for x in (maps, edges))
-    norm = np.sqrt(np.square(maps).sum() * np.square(edges).sum() / _GROUPS**2)
+    norm = np.sqrt(np.square(maps).sum() * np.square(edges).sum() / _GROUPS**2) or 1.0
     rows, columns = (np.arange(-(side // 3), side // 3 + 1) for side in grid)
     product = np.stack([(a[g::_GROUPS].conj() * b[g::_GROUPS]).sum(0) for g in range(_GROUPS)])
     return np.fft.irfft2(product, size)[:, rows[:, None], columns] / norm

@@ -48,10 +48,16 @@ def connected():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         yield
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         # At exit JAX waits for the others, which wait for this one. The last registered runs first.
-        atexit.register(os._exit, 2 if isinstance(error, (UserError, OSError)) else 1)
+        atexit.register(_leave, 2 if isinstance(error, UserError) else 1)
         raise
+
+
+def _leave(status):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class Devices:

@@ -138,9 +138,9 @@ def _diagnosis(near, checks):
         verdict += f" Found: {', '.join(check.cause for check in found)}."
     elif near:
         verdict += (
-            " None of the known causes is found: see below whether L_id fell from its first value, "
-            "which is that of guessing. If it did not, the network has not learned its training "
-            "identities: train for longer, or with another learning rate."
+            " None of the known causes is found. Where L_id of training images is near that of "
+            "guessing, the network has not learned its training identities: train for longer, or "
+            "with another learning rate."
         )
     yield page.paragraph(verdict)
     rows = {
@@ -158,13 +158,11 @@ def _curves(workdir):
     lines = read_lines(workdir.path / "metrics.jsonl")
     if not lines:  # of weights that were never trained here
         return
-    steps = [line["step"] for line in lines]
     names = [*_TITLES, *(name for name in lines[-1] if name not in {"step", *_TITLES})]
-    curves = {
-        _TITLES.get(name, name): (steps, [line[name] for line in lines])
-        for name in names
-        if name in lines[-1]
-    }
+    curves = {}
+    for name in names:  # a run that went on with another config may have a term from then on
+        if own := [(line["step"], line[name]) for line in lines if name in line]:
+            curves[_TITLES.get(name, name)] = tuple(zip(*own, strict=True))
     rates = read_lines(workdir.path / "throughput.jsonl")
     if rates:
         values = [line["steps_per_second"] for line in rates]
@@ -189,4 +187,5 @@ def _ranked_lists(experiment, features):
 def _appendix(workdir):
     yield page.heading("Run")
     for name in ("environment.json", "config.json"):
-        yield page.details(name, (workdir.path / name).read_text())
+        if (workdir.path / name).exists():
+            yield page.details(name, (workdir.path / name).read_text())

@@ -191,10 +191,12 @@ class Log:
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._add(step, f"train/{name}", value)
-        self._events.flush()
 
     def time(self, step: int) -> None:
-        """Adds steps per second since the call before; the first one's would hold a compilation."""
+        """Adds steps per second since the call before; the first one's would hold a compilation.
+
+        What happens between steps, as evaluation and waits for a checkpoint, is in it.
+        """
         now = time.monotonic()
         if self._passed:
             before, then = self._passed
