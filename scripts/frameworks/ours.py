@@ -143,8 +143,17 @@ class Evaluate:
     """Rankings of all trials."""
 
     def __init__(self, task, weights, inputs):
-        """Takes the similarities of queries and gallery images."""
-        self._task, self._inputs = task, inputs
+        """Takes the similarities of queries and gallery images apart by trial."""
+        self._excluded = task["excluded"]
+        self._query = inputs["query_pid"], inputs["query_camid"]
+        self._trials = [
+            (
+                inputs["similarity"][:, rows],
+                inputs["gallery_pid"][rows],
+                inputs["gallery_camid"][rows],
+            )
+            for rows in (trial[trial >= 0] for trial in inputs["galleries"])
+        ]
 
     def check(self):
         """Of each trial."""
@@ -155,17 +164,12 @@ class Evaluate:
 
     def round(self):
         """Of each trial."""
-        return [self._rank(row[row >= 0]) for row in self._inputs["galleries"]]
+        return [self._rank(*trial) for trial in self._trials]
 
-    def _rank(self, gallery):
-        x = self._inputs
-        valid = ranking.camera_mask(
-            x["query_camid"], x["gallery_camid"][gallery], self._task["excluded"]
-        )
-        return ranking.rank(
-            x["similarity"][:, gallery], x["query_pid"], x["gallery_pid"][gallery],
-            valid=valid, cmc_on="identities",
-        )  # fmt: skip
+    def _rank(self, similarity, gallery_pid, gallery_camid):
+        pid, camid = self._query
+        valid = ranking.camera_mask(camid, gallery_camid, self._excluded)
+        return ranking.rank(similarity, pid, gallery_pid, valid=valid, cmc_on="identities")
 
 
 class Data:

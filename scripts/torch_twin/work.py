@@ -194,6 +194,19 @@ class Host:
 class Evaluate(Host):
     """Rankings of all trials."""
 
+    def __init__(self, task, weights, inputs):
+        super().__init__(task, weights, inputs)
+        query = inputs["query_pid"], inputs["query_camid"]
+        self.trials = [
+            (
+                inputs["similarity"][:, rows],
+                *query,
+                inputs["gallery_pid"][rows],
+                inputs["gallery_camid"][rows],
+            )
+            for rows in (trial[trial >= 0] for trial in inputs["galleries"])
+        ]
+
     def check(self):
         found = {}
         for i, results in enumerate(self.round()):
@@ -202,19 +215,7 @@ class Evaluate(Host):
         return found, {}
 
     def round(self):
-        x = self.inputs
-        return [
-            loop(
-                x["similarity"][:, gallery],
-                x["query_pid"],
-                x["query_camid"],
-                x["gallery_pid"][gallery],
-                x["gallery_camid"][gallery],
-                self.task["excluded"],
-                "identities",
-            )
-            for gallery in (trial[trial >= 0] for trial in x["galleries"])
-        ]
+        return [loop(*trial, self.task["excluded"], "identities") for trial in self.trials]
 
 
 class Data(Host):
