@@ -3,10 +3,9 @@
 $ python scripts/convert_weights.py SOURCE OUTPUT
 
 SOURCE is a file (.pth, .t, .safetensors, .npz: a torchvision ResNet, a published VI-ReID
-checkpoint, a GCCPM pose checkpoint) or the folder of a run, of which the best checkpoint counts
-where one was selected, else the newest.
-OUTPUT ends in .safetensors or .npz and holds a state dict with the PyTorch network's names;
-`--config.model.init_from=OUTPUT` starts a run from it.
+checkpoint, a GCCPM pose checkpoint) or the folder of a run, of which the checkpoint counts that
+--mode=evaluate takes. OUTPUT ends in .safetensors or .npz and holds a state dict with the PyTorch
+network's names; `--config.model.init_from=OUTPUT` starts a run from it.
 """
 
 from pathlib import Path

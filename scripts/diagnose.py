@@ -52,10 +52,12 @@ def between_cameras(features, image_set) -> dict:
 
 
 def main():
-    """Reads the log, embeds both splits with the newest checkpoint, prints."""
+    """Reads the log, embeds both splits as --mode=evaluate would, prints."""
     experiment = Experiment(CONFIG.value)
     workdir = Workdir(WORKDIR.value, CONFIG.value)
-    with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+    selected = CONFIG.value.train.selection != "last"
+    place = workdir.best if selected else workdir.checkpoints
+    with Checkpoints(place, read_only=True, best=selected) as checkpoints:
         state = checkpoints.restore(experiment.abstract_state())
     print(curve(workdir.path / "metrics.jsonl"))
     found = []

@@ -3,9 +3,8 @@
 $ python scripts/extract_heatmaps.py --dataset=NAME --source=DIR --teacher=FILE --output=DIR
 
 FILE is a GCCPM checkpoint (PyTorch's, or converted by scripts/convert_weights.py), or the
-pose_teacher.safetensors of a run such as configs/pose_lip.py. What is written,
-one file for the images to train on, is for config.data.heatmap_file; an interrupted call
-continues.
+pose_teacher.safetensors of a run such as configs/pose_lip.py. What is written, one file for the
+images to train on, is for config.data.heatmap_file; an interrupted call continues.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Every cause of results near chance is named where it is caused, and nowhere else."""
+"""The measurements behind each cause of results near chance: they name it, and nothing else."""
 
 import dataclasses
 
