@@ -15,7 +15,7 @@ from vireid_jax.training.experiment import Experiment
 from vireid_jax.types import Modality
 
 CROWD = dataclasses.replace(
-    TINY, name="crowd", splits=(("train", 24), ("test", 8)), first_person=95_001
+    TINY, name="crowd", splits=(("train", 24), ("test", 16)), first_person=95_001
 )
 
 
