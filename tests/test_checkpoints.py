@@ -11,6 +11,9 @@ from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import UserError
 
+# TensorStore may still call back for a damaged array when Orbax has closed its event loop.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def state(step, size=5_000):
     values = np.random.default_rng(step).normal(size=size)
@@ -30,8 +33,6 @@ def damage(folder, step):
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
 
 
-# TensorStore may still call back for the damaged array when Orbax has closed its event loop.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("read_only", [False, True])
 def test_the_one_before_a_damaged_checkpoint_is_used_with_a_warning(tmp_path, capsys, read_only):
     save(tmp_path, 1, 2)
