@@ -73,7 +73,7 @@ def test_both_networks_compute_the_same_and_are_timed(tmp_path):
         assert figures["differences"]["float32"]["losses" if mode == "train" else "outputs"] < 1e-4
         assert all(0 < side["share"] < 1 for side in figures["sides"].values()), mode
         assert figures["floors_s"]["operations"] < min(figures["sides"]["eager"]["seconds"])
-    stages = ["losses", "gradients", "parameters", "statistics"]
+    stages = ["losses", "gradients", "second losses", "parameters", "statistics"]
     assert list(found["modes"]["train"]["differences"]["float64"]) == stages
 
 

@@ -5,10 +5,12 @@ import numpy as np
 from vireid_jax.types import UserError
 
 # Largest differences that are rounding. In float32 a ReLU near zero opens on one side alone, which
-# moves gradients by the square root of the share of such units: they are compared in float64.
+# moves gradients by the square root of the share of such units: they, and the losses of the second
+# step, are compared in float64.
 TOLERANCE = {
     "float64": {
         "losses": 1e-8,
+        "second losses": 1e-8,
         "gradients": 1e-6,
         "parameters": 1e-8,
         "statistics": 1e-8,

@@ -61,7 +61,7 @@ class Train:
         found |= published("gradients", {"params": self._gradients(state, params)})
         state, metrics = self._step(state, self._batch)
         metrics = jax.device_get(metrics)
-        found |= {f"losses/{name}, second step": x for name, x in metrics.items()}
+        found |= {f"second losses/{name}": x for name, x in metrics.items()}
         found |= published("parameters", {"params": state.params})
         found |= published("statistics", {"batch_stats": state.batch_stats})
         return {name: x for name, x in found.items() if "learning_rate" not in name}

@@ -90,7 +90,7 @@ class Train(Work):
         for name, x in self.network.named_parameters():
             found[f"gradients/{name}"] = x.grad.clone()
         terms = self.trainer.step(self.batch)
-        found |= {f"losses/{name}, second step": x.detach() for name, x in terms.items()}
+        found |= {f"second losses/{name}": x.detach() for name, x in terms.items()}
         trained = dict(self.network.named_parameters())
         for name, x in self.network.state_dict().items():
             if not name.endswith("num_batches_tracked"):
