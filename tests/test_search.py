@@ -1,6 +1,5 @@
 """Search in one's own images: what is found where, kept, ranked, and shown by a browser."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,6 @@ import pytest
 import tiny
 import trees
 import untrained
-from conftest import CACHE
 from PIL import Image
 
 from vireid_jax.data import images, own_images
@@ -101,8 +99,7 @@ def searched(tmp_path_factory):
     page = folder / "page.html"
     command = [sys.executable, "scripts/search.py", f"--query={root}", f"--gallery={root}"]
     command += [f"--checkpoint={run}", "--top=9", f"--output={page}"]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(CACHE)}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    subprocess.run(command, cwd=ROOT, check=True)
     return run, root, page
 
 

@@ -133,7 +133,8 @@ def make_identity_loss(network, grey: bool = False):
 
     def identity_loss(variables, rows):
         images, label = rows
-        outputs = network.apply(variables, augment.normalise(images, grey), None, train=False)
+        images = augment.normalise(images, grey)
+        outputs = _apply(network, variables, Modality.VISIBLE, images)
         logits = jnp.concatenate(outputs.logits)
         return jax.vmap(lambda x, y: identity(x[:, None], y[None]), (1, 0))(logits, label)
 
