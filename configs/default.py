@@ -96,6 +96,13 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.optimizer.factors = ()  # of the first rate from those epochs on
     config.optimizer.warmup_epochs = 0.0  # of linear rise
 
+    # Runs to train as one program, see vireid_jax/training/replicas.py: a value for each of them.
+    config.replicas = ConfigDict()
+    config.replicas.seed = ()  # in place of config.seed
+    config.replicas.hetero_center = ()  # in place of config.loss.hetero_center.weight
+    config.replicas.pose = ()
+    config.replicas.distillation = ()
+
     config.train = ConfigDict()
     config.train.epochs = 100  # row 15
     config.train.steps = 0  # in all; 0: as many as `epochs` have

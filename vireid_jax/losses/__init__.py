@@ -19,7 +19,8 @@ def build(config):
         left out.
 
     Returns:
-      A function (outputs, targets) -> (L, {name: raw term before weighting}).
+      A function (outputs, targets, weights=None) -> (L, {name: raw term before weighting}); in
+      `weights` stand other values, by name, for terms of the config; they may be traced.
 
     Raises:
       UserError: an unknown term, form of a term, or option; a teacher that nothing teaches.
@@ -48,8 +49,9 @@ def build(config):
             "give config.loss.teacher_identity.weight a value above 0"
         )
 
-    def objective(outputs, targets):
+    def objective(outputs, targets, weights=None):
         raw = {name: f(outputs, targets, **options) for name, (f, _, options) in terms.items()}
-        return sum(terms[name][1] * value for name, value in raw.items()), raw
+        weights = {name: weight for name, (_, weight, _) in terms.items()} | (weights or {})
+        return sum(weights[name] * value for name, value in raw.items()), raw
 
     return objective

@@ -1,6 +1,7 @@
 """Fig. 2: the two-stream network with its pose branch, mask, part heads and teacher."""
 
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -168,6 +169,7 @@ def build(
     )
 
 
+@partial(jax.jit, static_argnums=(0, 2, 3))
 def init(network: Network, key: jax.Array, height: int, width: int):
     """Random variables of the network: {"params": ..., "batch_stats": ...}, float32.
 
@@ -175,14 +177,10 @@ def init(network: Network, key: jax.Array, height: int, width: int):
     from one pre-trained network (Sec. IV-A): what they then learn starts aligned.
     """
     images = jnp.zeros((2, height, width, 3))
-
-    def variables(key):
-        found = network.init(key, images, images, train=True)
-        streams = found["params"]["streams"]
-        params = found["params"] | {"streams": streams | {"ir": streams["rgb"]}}
-        return found | {"params": params}
-
-    return jax.jit(variables)(key)
+    found = network.init(key, images, images, train=True)
+    streams = found["params"]["streams"]
+    params = found["params"] | {"streams": streams | {"ir": streams["rgb"]}}
+    return found | {"params": params}
 
 
 def check_size(height: int, width: int, parts: int) -> None:

@@ -1,6 +1,8 @@
 """What training and evaluation share: the data, the network and the devices of one config."""
 
 import contextlib
+import copy
+import dataclasses
 import functools
 import hashlib
 import json
@@ -37,7 +39,6 @@ class Experiment:
       sampler: of training batches.
       steps: of the whole run.
       rate: learning rate by step.
-      terms: names of the losses that the config and the data allow.
     """
 
     def __init__(self, config):
@@ -49,7 +50,6 @@ class Experiment:
         self.config = config
         _check(config)
         joints = max(heatmaps.channels(config.data.heatmaps), 1)
-        terms = config.loss.to_dict()
         self.devices = Devices()
         with self.devices.first_process_first():
             self.train_set = images.load_images(config.data, "train")
@@ -64,14 +64,42 @@ class Experiment:
         self.steps = config.train.steps or config.train.epochs * per_epoch
         self.rate = optimizer.schedule(config.optimizer, self.steps, per_epoch)
         self._optimizer = optimizer.build(config.optimizer, self.rate)
-        if self.train_set.heatmaps is None and terms.pop("pose", None):
+        if self.train_set.heatmaps is None and "pose" in config.loss:
             tqdm.write(f"{config.data.dataset} has no heatmaps here: training without L_pose")
-        self.terms = sorted(name for name, options in terms.items() if options["weight"])
-        self._objective = losses.build(terms)
+        self._objective = losses.build(self._losses)
         ids = len(set(self.train_set.pid.tolist()))
         self._network = network.build(
             config.model, ids, config.dtype, joints, AXIS, config.train.remat
         )
+
+    @property
+    def _losses(self):
+        """Those of the config that the data allow."""
+        terms = self.config.loss.to_dict()
+        if self.train_set.heatmaps is None:
+            terms.pop("pose", None)
+        return terms
+
+    @property
+    def terms(self) -> list[str]:
+        """Names of the losses that the config and the data allow."""
+        return sorted(name for name, options in self._losses.items() if options["weight"])
+
+    def sibling(self, config) -> "Experiment":
+        """The run of a config that differs in the seed and in weights of losses alone.
+
+        It shares this one's data and compiled programs of evaluation.
+
+        Raises:
+          UserError: a value that cannot work, with the fix.
+        """
+        _check(config)
+        self._embed, self._identity_loss  # noqa: B018  made before they are shared
+        other = copy.copy(self)
+        other.config = config
+        other.sampler = dataclasses.replace(self.sampler, seed=config.seed)
+        other._objective = losses.build(other._losses)
+        return other
 
     def _selection_set(self):
         split = self.config.train.selection.removeprefix("best-on-")
@@ -143,19 +171,30 @@ class Experiment:
         own = self.devices.own_rows(self.config.batch.identities * self.config.batch.images)
         return loader.Batches(self.train_set, self.sampler, self.steps, own)
 
-    def train_step(self):
-        """The compiled step over all devices, see `step.make_train_step`."""
-        return self.devices.train_step(
-            step.make_train_step(
-                self._network,
-                self._objective,
-                self._optimizer,
-                self.rate,
-                self.config.augment.to_dict(),
-                self.config.seed,
-                AXIS,
-            )
+    def update(self, seed, weights=None):
+        """The step before it is compiled, see `step.make_train_step`.
+
+        Args:
+          seed: the config's or another; it may be traced.
+          weights: of losses, see `losses.build`.
+        """
+        return step.make_train_step(
+            self._network,
+            functools.partial(self._objective, weights=weights),
+            self._optimizer,
+            self.rate,
+            self.config.augment.to_dict(),
+            seed,
+            AXIS,
         )
+
+    def train_step(self):
+        """The compiled step over all devices."""
+        return self.devices.train_step(self.update(self.config.seed))
+
+    def log(self, workdir, step: int):
+        """The logs of a run that continues after `step`."""
+        return workdir.log(step)
 
     def observe(self, state: TrainState, workdir, log, last: bool) -> TrainState:
         """Between steps: keeps `state` if it is the best so far, or evaluates it.

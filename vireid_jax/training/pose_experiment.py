@@ -135,6 +135,10 @@ class PoseExperiment:
             )
         )  # fmt: skip
 
+    def log(self, workdir, step: int):
+        """The logs of a run that continues after `step`."""
+        return workdir.log(step)
+
     def observe(self, state: TrainState, workdir, log, last: bool) -> TrainState:
         """Evaluates between steps, and lowers the rate where that shows no progress."""
         if last:  # as `finish` does

@@ -1,11 +1,11 @@
 """The two modes of main.py: train (then evaluate), and evaluate a trained run."""
 
 import contextlib
-import math
 import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from vireid_jax import registry
@@ -14,6 +14,7 @@ from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.pose_experiment import PoseExperiment
+from vireid_jax.training.replicas import Replicas
 from vireid_jax.training.signals import StopRequest
 from vireid_jax.training.state import TrainState
 from vireid_jax.training.workdir import Workdir
@@ -38,7 +39,8 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
       allow_config_change: continue with a config that is not the one that the run began with.
 
     Returns:
-      The content of results.json; None in a process that is not the first.
+      The content of results.json, of replicas a list of it; None in a process that is not the
+      first.
 
     Raises:
       UserError: a mistake in the config, the data or the folder; another run works in it.
@@ -48,7 +50,7 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
         with workdir.alone():  # or refuse before anything slow
             pass
     _require_weights(config, workdir)
-    kind = registry.choose("config.task", config.task, _EXPERIMENTS)
+    kind = _kind(config)
     kind.check_devices(config, Devices())
     experiment = kind(config)
     start = None if workdir.has_checkpoint else experiment.init_state()
@@ -61,7 +63,7 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
             state = start
             if not config.model.init_from:
                 tqdm.write(_RANDOM)
-        with contextlib.closing(workdir.log(int(state.step))) as log:
+        with contextlib.closing(experiment.log(workdir, int(state.step))) as log:
             state = _loop(experiment, state, workdir, checkpoints, log)
             results = experiment.finish(state, workdir)
     experiment.devices.wait_for_all("end")
@@ -84,7 +86,7 @@ def evaluate(config, folder: str, allow_config_change: bool = False) -> dict | N
             "--config.model.init_from=FILE"
         )
     _require_weights(config, workdir)
-    experiment = registry.choose("config.task", config.task, _EXPERIMENTS)(config)
+    experiment = _kind(config)(config)
     if trained:
         workdir.check_data(experiment.fingerprints)
         with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
@@ -95,6 +97,11 @@ def evaluate(config, folder: str, allow_config_change: bool = False) -> dict | N
     results = experiment.finish(state, workdir, trained)
     experiment.devices.wait_for_all("end")
     return results
+
+
+def _kind(config):
+    kind = registry.choose("config.task", config.task, _EXPERIMENTS)
+    return Replicas if kind is Experiment and any(config.replicas.values()) else kind
 
 
 def _require_weights(config, workdir):
@@ -113,8 +120,8 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
 
     def flush():
         if pending:
-            values = {name: float(value) for name, value in pending[1].items()}
-            if not math.isfinite(values["loss"]):
+            values = {name: np.asarray(value).tolist() for name, value in pending[1].items()}
+            if not np.isfinite(values["loss"]).all():
                 raise UserError(
                     f"the loss at step {pending[0]} is not finite ({values}); the last checkpoint "
                     f"is of step {checkpoints.latest}. Likely the learning rate is too high or its "

@@ -68,6 +68,8 @@ def load(folder: str | Path) -> Trained:
     config = ConfigDict(json.loads(file.read_text()))
     if config.task != "reid":
         raise UserError(f"{folder} is of a pose teacher, not of a re-identification network")
+    if any(config.get("replicas", {}).values()):
+        raise UserError(f"{folder} is of several runs: name one of {folder}/replica_*")
     selected = config.train.selection != "last"
     place = folder / ("best" if selected else "checkpoints")
     with Checkpoints(place, read_only=True, best=selected) as checkpoints:
