@@ -23,7 +23,7 @@ from vireid_jax.training import export, train
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.signals import StopRequest
-from vireid_jax.training.workdir import Workdir
+from vireid_jax.training.workdir import Workdir, read_lines
 from vireid_jax.types import Modality, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -230,6 +230,10 @@ def test_evaluations_during_a_run_do_not_change_it(finished, tmp_path, tiny):
     config.train.eval_every = 2
     assert train.train(config, str(tmp_path / "again")) == results
     assert lines(tmp_path / "again") == lines(folder)
+    (between,) = read_lines(tmp_path / "again" / "evaluations.jsonl")
+    assert (between["step"], between["split"]) == (2, "test")
+    assert between["all-seeded"].keys() == results["protocols"]["all-seeded"].keys()
+    assert between["all-seeded"] != results["protocols"]["all-seeded"]
 
 
 def test_the_best_on_validation_identities_is_reported(tiny, tmp_path, monkeypatch, capsys):

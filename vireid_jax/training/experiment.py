@@ -208,7 +208,8 @@ class Experiment:
         selection = self.config.train.selection
         if self.selection_set is None:
             if not last and self.devices.first_process:
-                self._report(state, workdir, "last")
+                results, _ = self._report(state, workdir, "last")
+                log.write_results(int(state.step), results["protocols"])
             return state
         score, step = 0.0, int(state.step)
         if self.devices.first_process:

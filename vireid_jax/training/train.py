@@ -10,14 +10,15 @@ from tqdm import tqdm
 
 from vireid_jax import registry
 from vireid_jax.data import loader
+from vireid_jax.training import run_page
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.pose_experiment import PoseExperiment
-from vireid_jax.training.replicas import Replicas
+from vireid_jax.training.replicas import Replicas, single_configs
 from vireid_jax.training.signals import StopRequest
 from vireid_jax.training.state import TrainState
-from vireid_jax.training.workdir import Workdir
+from vireid_jax.training.workdir import Busy, Workdir
 from vireid_jax.types import UserError
 
 _EXPERIMENTS = {"reid": Experiment, "pose": PoseExperiment}  # by config.task
@@ -97,6 +98,34 @@ def evaluate(config, folder: str, allow_config_change: bool = False) -> dict | N
     results = experiment.finish(state, workdir, trained)
     experiment.devices.wait_for_all("end")
     return results
+
+
+def train_in_turn(config, folder: str) -> list[Path] | None:
+    """The runs of `config.replicas` one after another, in the folders that `train` gives them.
+
+    Those that have ended are left as they are, and those that another process trains are left to
+    it: called by several processes at once, it shares the runs among them.
+
+    Args:
+      config: with values in `config.replicas`.
+      folder: of all runs.
+
+    Returns:
+      The folders of the runs; None while another process still trains one.
+
+    Raises:
+      UserError: as `train`.
+    """
+    folders, busy = [], False
+    for index, single in enumerate(single_configs(config)):
+        own = Workdir(str(Path(folder) / f"replica_{index}"), single).path
+        if not (own / run_page.NAME).exists():
+            try:
+                train(single, str(own))
+            except Busy:
+                busy = True
+        folders.append(own)
+    return None if busy else folders
 
 
 def _kind(config):

@@ -32,7 +32,12 @@ BOOKKEEPING = {
     *(f"config.evaluation.{key}" for key in ("batch", "shots", "galleries")),
     *(f"config.evaluation.{key}" for key in ("flip_averaging", "re_ranking")),
 }
+EVALUATIONS = "evaluations.jsonl"  # of evaluations between steps
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+
+
+class Busy(UserError):
+    """Another training works in the folder."""
 
 
 class Workdir:
@@ -88,7 +93,7 @@ class Workdir:
         """While no other training works in the folder; a dead process holds nothing.
 
         Raises:
-          UserError: another one does.
+          Busy: another one does.
         """
         if not self._writes:
             yield
@@ -98,7 +103,7 @@ class Workdir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UserError(
+                raise Busy(
                     f"another run works in {self.path}: wait for it, or use another --workdir"
                 ) from error
             yield
@@ -169,9 +174,9 @@ def differences(a: dict, b: dict, prefix: str = "config"):
 
 
 class Log:
-    """metrics.jsonl, throughput.jsonl and TensorBoard events of a run; no step is there twice.
+    """The jsonl files and TensorBoard events of a run; no step is twice in one of them.
 
-    What repeats itself to the bit is in the first alone; the second has what depends on the hour.
+    What depends on the hour is in throughput.jsonl alone; the others repeat themselves to the bit.
     All are written by the caller's own thread, so that a full disk is an OSError at the step that
     met it (tensorboardX's `SummaryWriter` would lose its thread and then block).
     """
@@ -180,6 +185,7 @@ class Log:
         """Opens the logs of a run that continues after `step`; later lines are dropped."""
         self._lines = _continued(folder / "metrics.jsonl", step)
         self._rates = _continued(folder / "throughput.jsonl", step)
+        self._evaluations = _continued(folder / EVALUATIONS, step)
         self._passed = None  # the last step that was timed, and when
         (folder / "tensorboard").mkdir(exist_ok=True)
         self._events = EventsWriter(str(folder / "tensorboard" / "events"))
@@ -206,7 +212,8 @@ class Log:
         self._passed = step, now
 
     def write_results(self, step: int, protocols: dict, split: str = "test") -> None:
-        """Adds the mean figures of an evaluation on `split` to the events."""
+        """Adds an evaluation on `split`: one line, and its mean figures to the events."""
+        self._evaluations.write(json.dumps({"step": step, "split": split, **protocols}) + "\n")
         for protocol, features in protocols.items():
             for feature, figures in features.items():
                 if feature != "trials":
@@ -223,6 +230,7 @@ class Log:
         """Flushes and closes all."""
         self._lines.close()
         self._rates.close()
+        self._evaluations.close()
         self._events.close()
 
 

@@ -1,0 +1,149 @@
+"""Tables and curves over several runs: the statistics, and the scripts on runs made by hand."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from configs import variants
+from vireid_jax.evaluation import comparison
+from vireid_jax.training import run_page, train
+from vireid_jax.training.replicas import single_configs
+from vireid_jax.training.workdir import Busy, Workdir
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {"packages": {"jax": "1.2"}, "python": "3.x", "devices": 1, "device": "abacus"}
+
+
+def results(mAP, wide=None, step=4):
+    """The content of results.json."""
+
+    def figures(value):
+        return {"rank1": {"mean": value / 2, "std": 0.0}, "mAP": {"mean": value, "std": 0.0}}
+
+    found = {"f_ID": figures(mAP), "trials": 10}
+    found |= {} if wide is None else {"f_ALL": figures(wide)}
+    return {"step": step, "protocols": {"all-seeded": found}}
+
+
+def test_each_variant_is_compared_with_the_one_before_by_seed():
+    found = comparison.compare(
+        {
+            "a": [results(10.0), results(20.0), results(30.0)],
+            "b": [results(11.0, 1.0), results(23.0, 2.0), results(32.0, 3.0)],
+            "c": [results(11.0, 3.0), results(23.0, 4.0), results(32.0, 5.0)],
+        }
+    )
+    assert [(x.feature, x.variant) for x in found] == [
+        ("f_ID", "a"), ("f_ID", "b"), ("f_ID", "c"), ("f_ALL", "b"), ("f_ALL", "c")
+    ]  # fmt: skip
+    first, second, *_, wide, widest = found
+    assert (first.gain, first.p, wide.gain, wide.p) == (None,) * 4
+    np.testing.assert_array_equal(second.gain, [1, 3, 2])
+    # t = mean / (s / sqrt n) = 2 / (1 / sqrt 3), two sides of two degrees of freedom: by the closed
+    # form p = 1 - t / sqrt(t^2 + 2).
+    t = 2 * 3**0.5
+    assert second.p == pytest.approx(1 - t / (t * t + 2) ** 0.5)
+    np.testing.assert_array_equal(widest.gain, [2, 2, 2])
+    assert comparison.spread(second.gain) == "2.00 ± 1.00"
+    assert comparison.spread(second.gain[:1]) == "1.00"
+
+
+def end(folder, config, content, between=()):
+    """Leaves a run's folder as training would, as far as the scripts read it."""
+    workdir = Workdir(str(folder), config)
+    workdir.write("config.json", json.loads(config.to_json()))
+    workdir.write("environment.json", ENVIRONMENT)
+    workdir.write("results.json", content)
+    lines = [json.dumps({"step": r["step"], "split": "test", **r["protocols"]}) for r in between]
+    workdir.write_text("evaluations.jsonl", "".join(f"{line}\n" for line in lines))
+    workdir.write_text(run_page.NAME, "")
+
+
+def run(script, *arguments):
+    """A script, with the tiny config."""
+    command = [sys.executable, f"scripts/{script}", "--config=tests/tiny.py", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_the_ablation_prints_its_table_and_writes_it_into_a_page(tmp_path):
+    for row, mAPs in {"baseline": (10.0, 20.0), "peb": (12.0, 26.0)}.items():
+        config = variants.apply(tiny.get_config(), row)
+        for seed, mAP in enumerate(mAPs):
+            config.seed = seed
+            end(tmp_path / "runs" / row / f"replica_{seed}", config, results(mAP))
+    page = tmp_path / "results.md"
+    options = f"--workdir={tmp_path / 'runs'}", "--rows=baseline,peb", "--seeds=2"
+    done = run("ablation.py", *options, f"--page={page}")
+    assert done.returncode == 2
+    assert "has no lines <!-- ablation -->" in done.stderr
+    page.write_text("before\n<!-- ablation -->\nold\n<!-- end of ablation -->\nafter\n")
+    done = run("ablation.py", *options, f"--page={page}")
+    assert done.returncode == 0, done.stderr
+    row = ["f_ID", "peb", "9.50 ± 4.95", "19.00 ± 9.90", "4.00 ± 2.83", "0.3"]
+    (line,) = [line for line in done.stdout.splitlines() if "peb" in line]
+    assert line.split("  ")[0] == "f_ID"
+    assert all(cell in line for cell in (*row, "60.19 / 58.96", "87.39 / 81.75"))
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert f"| {' | '.join(row)} | 60.19 / 58.96 |" in text
+    assert "2 seeds, 4 steps. JAX 1.2, Python 3.x, 1 x abacus." in text
+    assert (tmp_path / "images" / "baseline_peb.png").read_bytes().startswith(b"\x89PNG")
+    done = run("ablation.py", *options[:1], "--rows=basline")
+    assert done.returncode == 2
+    assert "--rows: unknown variant 'basline'; did you mean 'baseline'" in done.stderr
+
+
+def test_weights_of_losses_are_drawn_over_the_steps(tmp_path, data_dir):
+    config = tiny.get_config()
+    config.data.dir = str(data_dir)
+    for name in ("hetero_center", "pose", "distillation"):
+        own = config.copy_and_resolve_references()
+        own.replicas[name] = tuple(config.loss[name].weight * x for x in (0.0, 2.0))
+        own.train.eval_every = 1
+        for index, single in enumerate(single_configs(own)):
+            folder = tmp_path / "runs" / name / f"replica_{index}"
+            end(folder, single, results(1.0, 30.0 + index), [results(1.0, 20.0, step=2)])
+    options = f"--workdir={tmp_path / 'runs'}", f"--config.data.dir={data_dir}", "--times=0,2"
+    done = run("loss_weights.py", *options, f"--output={tmp_path / 'out.png'}")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if " mAP " in line]
+    assert lines == [
+        [name, weight, "mAP", mAP]
+        for name, weights in {
+            "hetero_center": ("0", "0.2"), "pose": ("0", "10"), "distillation": ("0", "2")
+        }.items()
+        for weight, mAP in zip(weights, ("30.00", "31.00"), strict=True)
+    ]  # fmt: skip
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_in_turn_are_shared_with_other_processes(tmp_path, monkeypatch):
+    config = tiny.get_config()
+    config.replicas.seed = (0, 1, 2)
+    singles = single_configs(config)
+    end(tmp_path / "replica_0", singles[0], results(1.0))
+    trained = []
+
+    def fake(own, folder):
+        if own.seed == busy:
+            raise Busy
+        trained.append(own.seed)
+        end(folder, own, results(1.0))
+
+    monkeypatch.setattr(train, "train", fake)
+    busy = 1
+    assert train.train_in_turn(config, str(tmp_path)) is None
+    assert trained == [2]
+    busy = None
+    folders = train.train_in_turn(config, str(tmp_path))
+    assert folders == [tmp_path / f"replica_{i}" for i in range(3)]
+    assert trained == [2, 1]
