@@ -62,8 +62,10 @@ def for_backend():
 
 def _by_patches(x, kernel, strides, padding, dilation):
     patches = _patches(x, kernel, strides, padding, dilation)
-    rows = jnp.concatenate(patches, -1)
-    return rows @ kernel.reshape(-1, kernel.shape[-1])
+    # The kernel's gradient of a product of more axes would be one of transposed copies.
+    rows = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in patches], -1)
+    y = rows @ kernel.reshape(-1, kernel.shape[-1])
+    return y.reshape(*patches[0].shape[:-1], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
