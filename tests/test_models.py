@@ -193,6 +193,35 @@ def test_batchnorm_normalises_and_keeps_the_unbiased_variance():
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "another"])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_batchnorm_has_the_gradients_of_its_definition(monkeypatch, backend, devices):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, scale, bias = rng.normal(3, 2, (4, 3, 2, 5)), rng.normal(size=5), rng.normal(size=5)
+        norm = BatchNorm(False, "devices", jnp.float64)
+
+        def ours(x):
+            def loss(x, scale, bias):
+                variables = {"params": {"scale": scale, "bias": bias}}
+                y, _ = norm.apply(variables, x, mutable=["batch_stats"])
+                return jnp.sin(y).sum(), y
+
+            return jax.value_and_grad(loss, (0, 1, 2), True)(x, scale, bias)
+
+        def definition(x, scale, bias):
+            axes = (0, 1, 2)
+            y = scale * (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-5) + bias
+            return jnp.sin(y).sum(), y
+
+        found = jax.vmap(ours, axis_name="devices")(x.reshape(devices, -1, *x.shape[1:]))
+        (loss, y), (dx, *others) = found
+        found = (loss.sum(), y.reshape(x.shape)), (dx.reshape(x.shape), *(g.sum(0) for g in others))
+        expected = jax.value_and_grad(definition, (0, 1, 2), True)(x, scale, bias)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-10, 1e-10), found, expected)
+
+
 @pytest.mark.parametrize(
     ("height", "width", "names"),
     [(100, 48, ("config.data.height=100", "use 96")), (96, 50, ("config.data.width=50", "use 48"))],

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from vireid_jax.models.channel_sums import channel_sums
 
 kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _xavier = nn.initializers.xavier_uniform()
@@ -78,21 +81,60 @@ class BatchNorm(nn.Module):
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         if self.use_running_average:
             mean, var = running_mean.value, running_var.value
+            y = _normalised(x, scale, bias, mean, var, self.epsilon)
         else:
-            axes = tuple(range(x.ndim - 1))
-            moments = jnp.stack([x.mean(axes), jnp.square(x).mean(axes)])
-            count = x.size // x.shape[-1]
-            if self.axis_name and not self.is_initializing():
-                moments = jax.lax.pmean(moments, self.axis_name)
-                count *= jax.lax.axis_size(self.axis_name)
-            mean = moments[0]
-            var = jnp.maximum(moments[1] - jnp.square(mean), 0.0)
+            axis_name = None if self.is_initializing() else self.axis_name
+            y, mean, var = _batch_normalised(x, scale, bias, self.epsilon, axis_name)
             if not self.is_initializing():
+                count = x.size // x.shape[-1]
+                if axis_name:
+                    count *= jax.lax.axis_size(axis_name)
                 keep, unbiased = self.momentum, var * (count / max(count - 1, 1))
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * unbiased
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x * factor + (bias - mean * factor)).astype(self.dtype)
+        return y.astype(self.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _batch_normalised(x, scale, bias, epsilon, axis_name):
+    """`x` [..., C] normalised by its own statistics, and these; gradients flow through the first.
+
+    With x' = (x - mean) / sqrt(var + epsilon) and y = scale x' + bias, means over the batch,
+
+      dx = scale / sqrt(var + epsilon) (dy - mean(dy) - x' mean(dy x'))
+    """
+    moments = channel_sums(x, x) / (x.size // x.shape[-1])
+    if axis_name:
+        moments = jax.lax.pmean(moments, axis_name)
+    mean = moments[0]
+    var = jnp.maximum(moments[1] - jnp.square(mean), 0.0)
+    return _normalised(x, scale, bias, mean, var, epsilon), mean, var
+
+
+def _batch_normalised_forward(x, scale, bias, epsilon, axis_name):
+    y, mean, var = _batch_normalised(x, scale, bias, epsilon, axis_name)
+    return (y, mean, var), (x, scale, mean, jax.lax.rsqrt(var + epsilon))
+
+
+def _batch_normalised_backward(epsilon, axis_name, kept, gradients):
+    x, scale, mean, inverse = kept
+    dy = gradients[0]
+    dbias, products = channel_sums(dy, x)
+    dscale = (products - mean * dbias) * inverse
+    means = jnp.stack([dbias, dscale]) / (x.size // x.shape[-1])
+    if axis_name:
+        means = jax.lax.pmean(means, axis_name)
+    slope = means[1] * inverse
+    dx = scale * inverse * (dy - x * slope + (mean * slope - means[0]))
+    return dx, dscale, dbias
+
+
+_batch_normalised.defvjp(_batch_normalised_forward, _batch_normalised_backward)
+
+
+def _normalised(x, scale, bias, mean, var, epsilon):
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    return x * factor + (bias - mean * factor)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,18 @@
+"""Sums over all axes but the last, as each backend computes them fastest."""
+
+import jax
+import jax.numpy as jnp
+
+
+def channel_sums(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The sums of x and of x y, [..., C] each -> [2, C].
+
+    XLA's CPU backend adds a column one number at a time, and computes again for each sum what x
+    comes from. As products with ones both are written to memory once and added by whole rows, in a
+    tenth of the time. Elsewhere the sums are part of the loops that make x and y.
+    """
+    if jax.default_backend() == "cpu":
+        rows = [a.reshape(-1, a.shape[-1]) for a in (x, x * y)]
+        return jnp.concatenate([jnp.ones((1, len(a)), a.dtype) @ a for a in rows])
+    axes = tuple(range(x.ndim - 1))
+    return jnp.stack([x.sum(axes), (x * y).sum(axes)])
