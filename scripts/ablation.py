@@ -79,9 +79,10 @@ def main():
     """Trains what is missing, then prints."""
     from configs import variants  # importable once `command_line.run` is running
 
+    name = f"ablation {','.join(ROWS.value)}"
     page = PAGE.value and Path(PAGE.value)
     if page:
-        figures.section(page, "ablation")  # or refuse before anything slow
+        figures.section(page, name)  # or refuse before anything slow
     if any(CONFIG.value.replicas.values()):
         raise UserError("config.replicas is this script's: give --seeds")
     results, folders = {}, []
@@ -116,7 +117,7 @@ def main():
         notes = f"{SEEDS.value} seeds, {step:,} steps. {figures.made_with(environment)}"
         notes += " \\* of the paper, rank-1 / mAP."
         image = f"![mAP of each row]({picture.relative_to(page.parent)})"
-        figures.write(page, "ablation", f"{figures.markdown(COLUMNS, table)}\n\n{notes}\n\n{image}")
+        figures.write(page, name, f"{figures.markdown(COLUMNS, table)}\n\n{notes}\n\n{image}")
 
 
 if __name__ == "__main__":
