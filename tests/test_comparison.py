@@ -83,9 +83,8 @@ def test_the_ablation_prints_its_table_and_writes_it_into_a_page(tmp_path):
     done = run("ablation.py", *options, f"--page={page}")
     assert done.returncode == 2
     assert "has no lines <!-- ablation baseline,peb -->" in done.stderr
-    page.write_text(
-        "before\n<!-- ablation baseline,peb -->\nold\n<!-- end of ablation baseline,peb -->\nafter\n"
-    )
+    name = "ablation baseline,peb"
+    page.write_text(f"before\n<!-- {name} -->\nold\n<!-- end of {name} -->\nafter\n")
     done = run("ablation.py", *options, f"--page={page}")
     assert done.returncode == 0, done.stderr
     row = ["f_ID", "peb", "9.50 ± 4.95", "19.00 ± 9.90", "4.00 ± 2.83", "0.3"]
