@@ -78,10 +78,9 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", self.bias_init, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
-        x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         if self.use_running_average:
             mean, var = running_mean.value, running_var.value
-            y = _normalised(x, scale, bias, mean, var, self.epsilon)
+            y = _normalised(at_least_float32(x), scale, bias, mean, var, self.epsilon)
         else:
             axis_name = None if self.is_initializing() else self.axis_name
             y, mean, var = _batch_normalised(x, scale, bias, self.epsilon, axis_name)
@@ -103,6 +102,7 @@ def _batch_normalised(x, scale, bias, epsilon, axis_name):
 
       dx = scale / sqrt(var + epsilon) (dy - mean(dy) - x' mean(dy x'))
     """
+    x = at_least_float32(x)
     moments = channel_sums(x, x) / (x.size // x.shape[-1])
     if axis_name:
         moments = jax.lax.pmean(moments, axis_name)
@@ -117,8 +117,8 @@ def _batch_normalised_forward(x, scale, bias, epsilon, axis_name):
 
 
 def _batch_normalised_backward(epsilon, axis_name, kept, gradients):
-    x, scale, mean, inverse = kept
-    dy = gradients[0]
+    kept_x, scale, mean, inverse = kept  # kept_x as it came, in half precision perhaps
+    x, dy = at_least_float32(kept_x), gradients[0]
     dbias, products = channel_sums(dy, x)
     dscale = (products - mean * dbias) * inverse
     means = jnp.stack([dbias, dscale]) / (x.size // x.shape[-1])
@@ -126,10 +126,15 @@ def _batch_normalised_backward(epsilon, axis_name, kept, gradients):
         means = jax.lax.pmean(means, axis_name)
     slope = means[1] * inverse
     dx = scale * inverse * (dy - x * slope + (mean * slope - means[0]))
-    return dx, dscale, dbias
+    return dx.astype(kept_x.dtype), dscale, dbias
 
 
 _batch_normalised.defvjp(_batch_normalised_forward, _batch_normalised_backward)
+
+
+def at_least_float32(x):
+    """`x`, in float32 if it was in half precision."""
+    return x.astype(jnp.promote_types(jnp.float32, x.dtype))
 
 
 def _normalised(x, scale, bias, mean, var, epsilon):

@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vireid_jax.models.layers import Layers
+from vireid_jax.models.layers import Layers, at_least_float32
 
 FEATURE_NORM = 5.0
 LEAK = 0.1
+_TINY = 1e-30  # below it a squared length counts as this, so that values and gradients stay finite
 
 
 def _norm_init(key, shape, dtype=jnp.float32):
@@ -27,8 +28,9 @@ def stripes(x, parts):
 
 
 def normalised(f):
-    """`f` [..., F] scaled to length 5, as the published code's features."""
-    return FEATURE_NORM * f / jnp.linalg.norm(f, axis=-1, keepdims=True)
+    """`f` [..., F] scaled to length 5, as the published code's features; zero stays zero."""
+    length = jnp.sqrt(jnp.maximum(jnp.square(f).sum(-1, keepdims=True), _TINY))
+    return FEATURE_NORM * f / length
 
 
 class Head(nn.Module):
@@ -46,7 +48,7 @@ class Head(nn.Module):
         f = layers.norm(scale_init=_norm_init, name="norm")(f)
         y = nn.leaky_relu(f, LEAK)
         logits = layers.dense(self.ids, init=layers.init.classifier, name="classifier")(y)
-        return _at_least_float32(f), _at_least_float32(logits)
+        return at_least_float32(f), at_least_float32(logits)
 
 
 class PartHeads(nn.Module):
@@ -85,7 +87,3 @@ class Teacher(nn.Module):
         """[B, h, w, C] twice -> logits [B, N]."""
         pooled = stripes(jnp.concatenate([F_id2, F_P], -1), 1)[0]
         return Head(self.layers, self.features, self.ids, name="head")(pooled)[1]
-
-
-def _at_least_float32(x):
-    return x.astype(jnp.promote_types(jnp.float32, x.dtype))
