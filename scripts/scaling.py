@@ -141,7 +141,7 @@ def print_device_counts(experiment, dtype):
         own, seen = jax.tree.map(np.copy, (own, statistics))
         state = devices.replicate(TrainState(jnp.int32(0), own, seen, rule.init(own)))
         for i in range(STEPS):
-            compiled = compiled or devices.compile_on_cpu(update, state, batches[i])
+            compiled = compiled or devices.compile(update, state, batches[i])
             state, metrics = compiled(state, devices.split(batches[i]))
             # SGD's momentum holds the gradients.
             arrays = state.opt_state, state.params, state.batch_stats

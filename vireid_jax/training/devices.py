@@ -157,18 +157,19 @@ class Devices:
 
         def update(state, batch):
             nonlocal compiled
-            compiled = compiled or self.compile_on_cpu(function, state, batch)
+            compiled = compiled or self.compile(function, state, batch)
             return compiled(state, self.split(batch))
 
         return update
 
-    def compile_on_cpu(self, function, state, batch) -> jax.stages.Compiled:
+    def compile(self, function, state, batch) -> jax.stages.Compiled:
         """The program of `train_step` for arguments like these; it takes batches of `split`.
 
         For one process: compiled ahead, a mapped function takes arrays of all processes only.
         """
         lowered = self._map(function).lower(state, self.split(batch))
-        return lowered.compile(compiler_options=_CPU_OPTIONS)
+        options = _CPU_OPTIONS if self.all[0].platform == "cpu" else None
+        return lowered.compile(compiler_options=options)
 
     def _map(self, function):
         mapped = partial(

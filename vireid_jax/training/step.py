@@ -38,8 +38,9 @@ def make_train_step(network, objective, optimizer, rate, augmentation, seed: int
             keys = row_keys(jax.random.fold_in(key, modality), len(images), axis_name)
             return augment.augment(keys, images, heatmaps, **augmentation)
 
-        rgb, rgb_map = augmented(Modality.VISIBLE, batch.rgb, batch.rgb_heatmap)
-        ir, ir_map = augmented(Modality.INFRARED, batch.ir, batch.ir_heatmap)
+        with jax.named_scope("augment"):
+            rgb, rgb_map = augmented(Modality.VISIBLE, batch.rgb, batch.rgb_heatmap)
+            ir, ir_map = augmented(Modality.INFRARED, batch.ir, batch.ir_heatmap)
         targets = Targets(
             label=jnp.concatenate([batch.label, batch.label]),
             heatmap=None if rgb_map is None else jnp.concatenate([rgb_map, ir_map]),
@@ -51,15 +52,17 @@ def make_train_step(network, objective, optimizer, rate, augmentation, seed: int
             outputs, updates = network.apply(
                 variables, rgb, ir, train=True, mutable=["batch_stats"]
             )
-            total, terms = objective(outputs, targets)
+            with jax.named_scope("losses"):
+                total, terms = objective(outputs, targets)
             return total, (terms, updates["batch_stats"])
 
         (total, (terms, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         grads = mean_over_devices(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         metrics = mean_over_devices({"loss": total, **terms})
         metrics["learning_rate"] = rate(state.step)
-        params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return train_step
