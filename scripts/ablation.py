@@ -82,6 +82,8 @@ def main():
         figures.section(page, name)  # or refuse before anything slow
     if any(CONFIG.value.replicas.values()):
         raise UserError("config.replicas is this script's: give --seeds")
+    if CONFIG.value.variant != "full":
+        raise UserError(f"variants are this script's: give --config without {CONFIG.value.variant}")
     results, folders = {}, []
     for row in ROWS.value:
         config = CONFIG.value.copy_and_resolve_references()
@@ -92,9 +94,7 @@ def main():
                 raise UserError(f"--rows: {error}") from error
         config.replicas.seed = tuple(range(SEEDS.value))
         place = str(Path(WORKDIR.value) / row)
-        if TOGETHER.value:
-            train.train(config, place)
-        folders = train.train_in_turn(config, place)
+        folders = train.train_in_turn(config, place, TOGETHER.value)
         results[row] = folders and [json.loads((f / "results.json").read_text()) for f in folders]
     if None in results.values():
         print("another process still trains runs of this table: repeat the command when it ends")

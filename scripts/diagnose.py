@@ -62,7 +62,8 @@ def main():
     print(curve(workdir.path / "metrics.jsonl"))
     found = []
     for image_set in (experiment.train_set, experiment.test_set):
-        name, features = list(experiment.features(state, image_set).items())[-1]
+        embedded = experiment.features(state, image_set, CONFIG.value.evaluation.flip_averaging)
+        name, features = list(embedded.items())[-1]
         found.append(between_cameras(features, image_set))
     print(f"\n{name}, rank-1 / mAP, query - gallery camera")
     print("           training identities  test identities")

@@ -4,7 +4,8 @@ $ python scripts/loss_weights.py --config=configs/synthetic.py --workdir=runs/lo
 
 trains what is missing (an interrupted call continues, and several calls at once share the runs
 among them), evaluates ten times during each run, and draws a panel for each of beta, lambda and
-gamma: mAP of the widest feature by the first protocol. --together trains a panel as one program.
+gamma: mAP of the widest feature by the first protocol. The run with the config's own weights is in
+every panel. --together trains all runs as one program.
 """
 
 import json
@@ -21,11 +22,11 @@ from vireid_jax.training.workdir import EVALUATIONS, read_lines
 from vireid_jax.types import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Of all runs.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, LOSS/replica_NUMBER.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, replica_NUMBER.")
 TIMES = flags.DEFINE_list(
-    "times", ["0", "0.2", "1", "5"], "Weights of a loss, in units of the config's."
+    "times", ["0", "0.2", "5"], "Other weights of a loss, in units of the config's."
 )
-TOGETHER = flags.DEFINE_bool("together", False, "Train a panel as one program.")
+TOGETHER = flags.DEFINE_bool("together", False, "Train all runs as one program.")
 OUTPUT = flags.DEFINE_string("output", "loss_weights.png", "The picture.")
 GREEK = {"hetero_center": "β (L_hctri)", "pose": "λ (L_pose)", "distillation": "γ (L_KD)"}
 EVALUATED = 10  # times a run
@@ -49,26 +50,26 @@ def main():
         times = [float(x) for x in TIMES.value]
     except ValueError as error:
         raise UserError(f"--times={','.join(TIMES.value)} must be numbers") from error
-    experiment = Experiment(CONFIG.value)
-    panels = {}
+    config = CONFIG.value.copy_and_resolve_references()
+    if missing := GREEK.keys() - config.loss.keys():
+        raise UserError(f"config.loss has no {', '.join(sorted(missing))}: use the variant full")
+    config.train.eval_every = max(Experiment(config).steps // EVALUATED, 1)
+    usual = {name: config.loss[name].weight for name in GREEK}
+    runs = [usual] + [usual | {name: x * usual[name]} for name in GREEK for x in times]
     for name in GREEK:
-        config = CONFIG.value.copy_and_resolve_references()
-        weight = config.loss[name].weight
-        config.replicas[name] = tuple(weight * x for x in times)
-        config.train.eval_every = max(experiment.steps // EVALUATED, 1)
-        place = str(Path(WORKDIR.value) / name)
-        if TOGETHER.value:
-            train.train(config, place)
-        panels[name] = config.replicas[name], train.train_in_turn(config, place)
-    if any(folders is None for _, folders in panels.values()):
+        config.replicas[name] = tuple(run[name] for run in runs)
+    folders = train.train_in_turn(config, WORKDIR.value, TOGETHER.value)
+    if folders is None:
         print("another process still trains runs of this picture: repeat the command when it ends")
         return
+    curves = list(map(curve, folders))
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.5), sharey=True, layout="constrained")
-    for own, (name, (weights, folders)) in zip(axes, panels.items(), strict=True):
-        for weight, folder in zip(weights, folders, strict=True):
-            steps, values = curve(folder)
-            own.plot(steps, values, label=f"{weight:g}")
-            print(f"{name:<14} {weight:<8g} mAP {values[-1]:.2f}")
+    for own, name in zip(axes, GREEK, strict=True):
+        of_panel = [i for i, run in enumerate(runs) if run == usual | {name: run[name]}]
+        for i in sorted(of_panel, key=lambda i: runs[i][name]):
+            steps, values = curves[i]
+            own.plot(steps, values, label=f"{runs[i][name]:g}")
+            print(f"{name:<14} {runs[i][name]:<8g} mAP {values[-1]:.2f}")
         own.set(title=GREEK[name], xlabel="step")
         own.legend()
     axes[0].set_ylabel("mAP, %")

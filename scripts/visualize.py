@@ -84,7 +84,7 @@ def _beside_each_other(kind):
 
 def _trained_on_these(run):
     own, shown = run.config.data, CONFIG.value.data
-    keys = "dataset", "tier", "trial", "train_split"
+    keys = "dataset", "tier", "trial", "train_split", "test_fraction", "split_seed"
     return SPLIT.value == "train" and all(own[key] == shown[key] for key in keys)
 
 

@@ -12,9 +12,9 @@ import tiny
 
 from configs import variants
 from vireid_jax.evaluation import comparison
-from vireid_jax.training import run_page, train
+from vireid_jax.training import train
 from vireid_jax.training.replicas import single_configs
-from vireid_jax.training.workdir import Busy, Workdir
+from vireid_jax.training.workdir import PAGE, Busy, Workdir
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {"packages": {"jax": "1.2"}, "python": "3.x", "devices": 1, "device": "abacus"}
@@ -54,20 +54,21 @@ def test_each_variant_is_compared_with_the_one_before_by_seed():
     assert comparison.spread(second.gain[:1]) == "1.00"
 
 
-def end(folder, config, content, between=()):
-    """Leaves a run's folder as training would, as far as the scripts read it."""
+def end(folder, config, content, between=(), steps=4):
+    """Leaves a run's folder as training would after 4 of so many steps, as far as it is read."""
     workdir = Workdir(str(folder), config)
     workdir.write("config.json", json.loads(config.to_json()))
-    workdir.write("environment.json", ENVIRONMENT)
+    workdir.write("environment.json", ENVIRONMENT | {"steps": steps})
+    (workdir.checkpoints / "4").mkdir(parents=True, exist_ok=True)
     workdir.write("results.json", content)
     lines = [json.dumps({"step": r["step"], "split": "test", **r["protocols"]}) for r in between]
     workdir.write_text("evaluations.jsonl", "".join(f"{line}\n" for line in lines))
-    workdir.write_text(run_page.NAME, "")
+    workdir.write_text(PAGE, "")
 
 
-def run(script, *arguments):
+def run(script, *arguments, variant=""):
     """A script, with the tiny config."""
-    command = [sys.executable, f"scripts/{script}", "--config=tests/tiny.py", *arguments]
+    command = [sys.executable, f"scripts/{script}", f"--config=tests/tiny.py{variant}", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
@@ -101,30 +102,34 @@ def test_the_ablation_prints_its_table_and_writes_it_into_a_page(tmp_path):
     done = run("ablation.py", *options[:1], "--rows=basline")
     assert done.returncode == 2
     assert "--rows: unknown variant 'basline'; did you mean 'baseline'" in done.stderr
+    done = run("ablation.py", *options, variant=":peb")
+    assert done.returncode == 2
+    assert "give --config without peb" in done.stderr
 
 
 def test_weights_of_losses_are_drawn_over_the_steps(tmp_path, data_dir):
     config = tiny.get_config()
     config.data.dir = str(data_dir)
-    for name in ("hetero_center", "pose", "distillation"):
-        own = config.copy_and_resolve_references()
-        own.replicas[name] = tuple(config.loss[name].weight * x for x in (0.0, 2.0))
-        own.train.eval_every = 1
-        for index, single in enumerate(single_configs(own)):
-            folder = tmp_path / "runs" / name / f"replica_{index}"
-            end(folder, single, results(1.0, 30.0 + index), [results(1.0, 20.0, step=2)])
+    config.train.eval_every = 1
+    config.replicas.hetero_center = (0.1, 0.0, 0.2, 0.1, 0.1, 0.1, 0.1)
+    config.replicas.pose = (5.0, 5.0, 5.0, 0.0, 10.0, 5.0, 5.0)
+    config.replicas.distillation = (1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 2.0)
+    for index, single in enumerate(single_configs(config)):
+        folder = tmp_path / "runs" / f"replica_{index}"
+        end(folder, single, results(1.0, 30.0 + index), [results(1.0, 20.0, step=2)])
     options = f"--workdir={tmp_path / 'runs'}", f"--config.data.dir={data_dir}", "--times=0,2"
     done = run("loss_weights.py", *options, f"--output={tmp_path / 'out.png'}")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines() if " mAP " in line]
-    assert lines == [
-        [name, weight, "mAP", mAP]
-        for name, weights in {
-            "hetero_center": ("0", "0.2"), "pose": ("0", "10"), "distillation": ("0", "2")
-        }.items()
-        for weight, mAP in zip(weights, ("30.00", "31.00"), strict=True)
+    assert [(name, float(weight), float(mAP)) for name, weight, _, mAP in lines] == [
+        ("hetero_center", 0.0, 31.0), ("hetero_center", 0.1, 30.0), ("hetero_center", 0.2, 32.0),
+        ("pose", 0.0, 33.0), ("pose", 5.0, 30.0), ("pose", 10.0, 34.0),
+        ("distillation", 0.0, 35.0), ("distillation", 1.0, 30.0), ("distillation", 2.0, 36.0),
     ]  # fmt: skip
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    done = run("loss_weights.py", *options, variant=":baseline")
+    assert done.returncode == 2
+    assert "config.loss has no distillation, pose: use the variant full" in done.stderr
 
 
 def test_runs_in_turn_are_shared_with_other_processes(tmp_path, monkeypatch):
@@ -132,6 +137,7 @@ def test_runs_in_turn_are_shared_with_other_processes(tmp_path, monkeypatch):
     config.replicas.seed = (0, 1, 2)
     singles = single_configs(config)
     end(tmp_path / "replica_0", singles[0], results(1.0))
+    end(tmp_path / "replica_2", singles[2], results(1.0), steps=8)  # evaluated half-way
     trained = []
 
     def fake(own, folder):
@@ -148,3 +154,6 @@ def test_runs_in_turn_are_shared_with_other_processes(tmp_path, monkeypatch):
     folders = train.train_in_turn(config, str(tmp_path))
     assert folders == [tmp_path / f"replica_{i}" for i in range(3)]
     assert trained == [2, 1]
+    config.evaluation.re_ranking = True
+    train.train_in_turn(config, str(tmp_path))
+    assert trained == [2, 1, 0, 1, 2]

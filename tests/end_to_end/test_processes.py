@@ -21,6 +21,7 @@ import pytest
 from vireid_jax.data import images
 from vireid_jax.training import train
 from vireid_jax.training.experiment import Experiment
+from vireid_jax.training.workdir import read_lines
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,9 +49,7 @@ def finish(process, workdir):
 
 
 def metrics(workdir):
-    file = workdir / "metrics.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return read_lines(workdir / "metrics.jsonl")
 
 
 def last_state(workdir):

@@ -330,9 +330,9 @@ def test_runs_are_aggregated_once_each_and_only_with_their_like(finished, tmp_pa
     mean = results["protocols"]["all-seeded"]["f_ID"]["mAP"]["mean"]
     assert found["f_ID"]["mAP"] == pytest.approx({"mean": mean + 1, "std": 1})
     assert found["trials"] == 2
-    better["re_ranking"] = True
+    better |= {"re_ranking": True, "step": better["step"] - 1}
     (others[1] / "results.json").write_text(json.dumps(better))
-    assert "were evaluated differently (re_ranking)" in aggregate(f"{tmp_path}/run_*").stderr
+    assert "were evaluated differently (re_ranking, step)" in aggregate(f"{tmp_path}/run_*").stderr
     config.optimizer.learning_rate = 1.0
     (others[1] / "config.json").write_text(config.to_json())
     done = aggregate(f"{tmp_path}/run_*")

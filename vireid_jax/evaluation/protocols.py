@@ -276,7 +276,7 @@ def _over_trials(feature, images, protocol, re_ranked):
     # One product serves all trials: they share their queries and many gallery images.
     query, query_at = _union([trial.query for trial in protocol.trials])
     gallery, gallery_at = _union([trial.gallery for trial in protocol.trials])
-    similarity = feature[query] @ feature[gallery].T
+    similarity = None if re_ranked else feature[query] @ feature[gallery].T
     percent = []
     for trial, q, g in zip(protocol.trials, query_at, gallery_at, strict=True):
         if re_ranked:

@@ -6,6 +6,7 @@ weights make alone, up to rounding, and has a folder of its own, `replica_0` and
 been alone: config.json, logs, report.html, results.json and the last checkpoint.
 """
 
+import contextlib
 import copy
 
 import jax
@@ -91,11 +92,12 @@ class Replicas:
 
     def log(self, workdir: Workdir, step: int) -> "Logs":
         """The logs of runs that continue after `step`."""
-        logs = []
+        logs, locks = [], contextlib.ExitStack()
         for run, folder in self._folders(workdir):
-            folder.start(self.devices, self.fingerprints)
+            locks.enter_context(folder.alone())
+            folder.start(self.devices, self.fingerprints, self.steps)
             logs.append((run.log(folder, step), {"loss", "learning_rate", *run.terms}))
-        return Logs(logs)
+        return Logs(logs, locks)
 
     def observe(self, state: TrainState, workdir: Workdir, log: "Logs", last: bool) -> TrainState:
         """Between steps: as `Experiment.observe`, for each run."""
@@ -137,9 +139,9 @@ class Batches:
 class Logs:
     """A `workdir.Log` for each run, and the names of what it logs; a value is one for each run."""
 
-    def __init__(self, logs: list):
-        """See the class."""
-        self.logs = logs
+    def __init__(self, logs: list, locks: contextlib.ExitStack):
+        """Keeps other trainings out of the runs' folders until it is closed."""
+        self.logs, self._locks = logs, locks
 
     def write(self, step: int, values: dict[str, list[float]]) -> None:
         """Adds one line to each."""
@@ -155,6 +157,7 @@ class Logs:
         """Closes all."""
         for log, _ in self.logs:
             log.close()
+        self._locks.close()
 
 
 def single_configs(config) -> list[ConfigDict]:

@@ -8,10 +8,9 @@ from tqdm import tqdm
 
 from vireid_jax.data import heatmaps
 from vireid_jax.evaluation import baselines, diagnosis, page, ranked_lists, report
-from vireid_jax.training.workdir import read_lines
+from vireid_jax.training.workdir import PAGE, read_lines
 from vireid_jax.types import ImageSet, Modality
 
-NAME = "report.html"
 _LISTS, _DEPTH = 5, 10  # ranked lists of either kind, and their length
 _IDS, _IMAGES = 256, 2  # looked at in a diagnosis, at most; images of each and modality
 _TITLES = {
@@ -45,14 +44,14 @@ def write(experiment, state, features: dict, results: dict, workdir) -> None:
     body += _curves(workdir)
     body += _ranked_lists(experiment, features)
     body += _appendix(workdir)
-    workdir.write_text(NAME, page.document(report.title(results), body))
+    workdir.write_text(PAGE, page.document(report.title(results), body))
 
 
 def write_poses(results: dict, workdir) -> None:
     """Of a pose teacher: PCKh and curves."""
     columns, rows = report.pose_cells(results)
     body = [page.table(["", *columns], rows), *_curves(workdir), *_appendix(workdir)]
-    workdir.write_text(NAME, page.document(report.pose_title(results), body))
+    workdir.write_text(PAGE, page.document(report.pose_title(results), body))
 
 
 def diagnose(experiment, state, features: dict) -> list[diagnosis.Check]:

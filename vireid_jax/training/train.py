@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from vireid_jax import registry
 from vireid_jax.data import loader
-from vireid_jax.training import run_page
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
@@ -56,7 +55,7 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
     experiment = kind(config)
     start = None if workdir.has_checkpoint else experiment.init_state()
     with workdir.alone(), Checkpoints(workdir.checkpoints) as checkpoints:
-        workdir.start(experiment.devices, experiment.fingerprints)
+        workdir.start(experiment.devices, experiment.fingerprints, experiment.steps)
         if start is None or workdir.has_checkpoint:
             state = checkpoints.restore(experiment.abstract_state())
             tqdm.write(f"continuing {folder} after step {checkpoints.latest}")
@@ -94,21 +93,23 @@ def evaluate(config, folder: str, allow_config_change: bool = False) -> dict | N
             state = checkpoints.restore(experiment.abstract_state())
     else:
         state = experiment.init_state(whole=True)
-        workdir.start(experiment.devices, experiment.fingerprints)
+        workdir.start(experiment.devices, experiment.fingerprints, experiment.steps)
     results = experiment.finish(state, workdir, trained)
     experiment.devices.wait_for_all("end")
     return results
 
 
-def train_in_turn(config, folder: str) -> list[Path] | None:
+def train_in_turn(config, folder: str, together: bool = False) -> list[Path] | None:
     """The runs of `config.replicas` one after another, in the folders that `train` gives them.
 
-    Those that have ended are left as they are, and those that another process trains are left to
-    it: called by several processes at once, it shares the runs among them.
+    Those that have ended are left as they are (or are evaluated again, by other options of the
+    config), and those that another process trains are left to it: called by several processes at
+    once, it shares the runs among them.
 
     Args:
       config: with values in `config.replicas`.
       folder: of all runs.
+      together: as one program instead, by `train`.
 
     Returns:
       The folders of the runs; None while another process still trains one.
@@ -116,16 +117,20 @@ def train_in_turn(config, folder: str) -> list[Path] | None:
     Raises:
       UserError: as `train`.
     """
-    folders, busy = [], False
-    for index, single in enumerate(single_configs(config)):
-        own = Workdir(str(Path(folder) / f"replica_{index}"), single).path
-        if not (own / run_page.NAME).exists():
-            try:
-                train(single, str(own))
-            except Busy:
-                busy = True
-        folders.append(own)
-    return None if busy else folders
+    singles = single_configs(config)
+    folders = [str(Path(folder) / f"replica_{index}") for index in range(len(singles))]
+    runs = [Workdir(*run) for run in zip(folders, singles, strict=True)]
+    missing = [
+        (single, place)
+        for single, place, run in zip(singles, folders, runs, strict=True)
+        if not run.ended
+    ]
+    if together and missing:
+        missing = [(config, folder)]
+    for own, place in missing:
+        with contextlib.suppress(Busy):
+            train(own, place)
+    return [run.path for run in runs] if all(run.ended for run in runs) else None
 
 
 def _kind(config):

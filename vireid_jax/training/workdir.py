@@ -33,6 +33,7 @@ BOOKKEEPING = {
     *(f"config.evaluation.{key}" for key in ("flip_averaging", "re_ranking")),
 }
 EVALUATIONS = "evaluations.jsonl"  # of evaluations between steps
+PAGE = "report.html"  # what a run writes last
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 
 
@@ -137,12 +138,23 @@ class Workdir:
         partial.write_text(text)
         partial.rename(self.path / name)
 
-    def start(self, devices, data: dict[str, str]) -> None:
+    @property
+    def ended(self) -> bool:
+        """Whether the run has come to its end, and was evaluated there by this call's config."""
+        names = "environment.json", "config.json"
+        if not all((self.path / name).exists() for name in (*names, PAGE)):
+            return False
+        environment, config = (json.loads((self.path / name).read_text()) for name in names)
+        last = self.checkpoints / str(environment.get("steps"))
+        return last.is_dir() and config["evaluation"] == self._config["evaluation"]
+
+    def start(self, devices, data: dict[str, str], steps: int) -> None:
         """Creates the folder, with config.json and environment.json.
 
         Args:
           devices: of the run.
           data: fingerprints of its splits.
+          steps: of the whole run.
 
         Raises:
           UserError: the folder's run was on other data.
@@ -158,6 +170,7 @@ class Workdir:
                 "devices": len(devices),
                 "processes": devices.processes,
                 "git": _git_revision(),
+                "steps": steps,
                 "data": data,
             },
         )
@@ -253,8 +266,8 @@ class Silence:
 def read_lines(file: Path) -> list[dict]:
     """The whole lines of a log; [] where there is none."""
     # The last line may be torn; it is then of a later step than any checkpoint.
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _continued(file, step):
