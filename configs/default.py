@@ -38,6 +38,7 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.data.heatmap_file = ""  # npz with `path` and uint8 `heatmap`, for data without keypoints
 
     config.model = ConfigDict()
+    config.model.architecture = "auxiliary_pose"  # a file in vireid_jax/models/architectures
     config.model.backbone = "resnet"  # a file in vireid_jax/models/backbones
     config.model.width = 64  # of the stem; ResNet-50's
     config.model.pose_width = 64  # of the pose branch, in proportion

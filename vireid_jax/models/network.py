@@ -1,4 +1,4 @@
-"""Fig. 2: the two-stream network with its pose branch, mask, part heads and teacher."""
+"""The network of a config: an architecture (Fig. 2 or another), its start, its image sizes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,13 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from vireid_jax import registry
-from vireid_jax.models import backbones, cpu_convolution
+from vireid_jax.models import architectures, backbones, cpu_convolution
+from vireid_jax.models.architectures import auxiliary_pose
 from vireid_jax.models.backbones import resnet
 from vireid_jax.models.layers import INITIALIZERS, Layers
-from vireid_jax.models.part_heads import PartHeads, Teacher, stripes
-from vireid_jax.models.pose_branch import PoseBranch
-from vireid_jax.models.reid_branch import ReidBranch
-from vireid_jax.models.streams import TwoStream
 from vireid_jax.types import Outputs, UserError
 
 STRIDE = 16  # of the features that are cut into stripes
@@ -25,11 +22,12 @@ _SIZE_MULTIPLE = 8  # F_p1 (stride 8) doubled by DConv2 must meet the heatmaps a
 
 
 class Network(nn.Module):
-    """The whole network (Eq. 1-14).
+    """The whole network, as its architecture puts it together.
 
     Attributes:
       ids: N, identities in training.
       backbone: a file of `backbones`.
+      architecture: a file of `architectures`.
       width: channels of the stem: 64 in ResNet-50, whose other widths follow in proportion.
       pose_width: the same of the pose branch.
       blocks: bottlenecks of layer1 to layer4.
@@ -51,6 +49,7 @@ class Network(nn.Module):
 
     ids: int
     backbone: ModuleType = resnet
+    architecture: ModuleType = auxiliary_pose
     width: int = 64
     pose_width: int = 64
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -69,11 +68,13 @@ class Network(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, rgb, ir, *, train: bool) -> Outputs:
+    def __call__(self, rgb, ir, heatmap=None, *, train: bool) -> Outputs:
         """Runs both streams, or one where the other's images are None.
 
         Args:
           rgb, ir: normalised images [B, H, W, 3]; H and W as `check_size` wants them.
+          heatmap: keypoint maps of the same rows in [0, 1], [2B, H/4, W/4, J]; of use only where
+            the architecture needs them.
           train: use batch statistics in BatchNorm and update the running ones.
 
         Returns:
@@ -88,45 +89,9 @@ class Network(nn.Module):
             self.remat,
         )
         rgb, ir = (None if x is None else x.astype(self.dtype) for x in (rgb, ir))
-        backbone = layers, self.backbone, self.width, self.blocks
-        F_S = TwoStream(*backbone, name="streams")(rgb, ir)
-        F_id2 = ReidBranch(*backbone, name="reid")(F_S)
-        pose = {}
-        F_ID = F_id2
-        if self.pose_branch:
-            branch = PoseBranch(
-                layers,
-                self.pose_width,
-                F_id2.shape[-1],
-                self.heatmaps,
-                self.mask_relu,
-                name="pose",
-            )
-            pose = branch(F_S)
-            pose["F_P"] = self._perturbed("F_P", pose["F_P"])
-            pose["M"] = nn.sigmoid(pose["F_P"])  # Eq. 7
-            F_ID = pose["M"] * F_id2  # Eq. 9
-        F_ID = self._perturbed("F_ID", F_ID)
-        pooled = [stripes(x, self.parts) for x in (F_ID, pose.get("F_P")) if x is not None]
-        heads = PartHeads(layers, len(pooled) * self.parts, self.features, self.ids, name="parts")
-        features, logits = heads(jnp.concatenate(pooled))  # [P or 2P, 2B, F], [.., 2B, N]
-        if self.pose_branch:
-            pose["pose_features"] = features[self.parts :]
-            pose["pose_logits"] = logits[self.parts :]
-            pose["heatmap"] = pose["heatmap"].astype(logits.dtype)
-        if self.teacher:
-            head = Teacher(layers, self.teacher_features, self.ids, name="teacher")
-            pose["teacher_logits"] = head(F_ID if self.masked_teacher else F_id2, pose["F_P"])
-        return Outputs(
-            id_logits=logits[: self.parts],
-            id_features=features[: self.parts],
-            F_S=F_S,
-            F_id2=F_id2,
-            F_ID=F_ID,
-            **pose,
-        )
+        return self.architecture.outputs(self, layers, rgb, ir, heatmap)
 
-    def _perturbed(self, name, x):
+    def perturbed(self, name, x):
         """`x` and what is given for it in the collection "perturbations", if there is one."""
         return x if self.is_initializing() else self.perturb(name, x)
 
@@ -144,11 +109,17 @@ def build(
       axis_name, remat: see `Network`.
 
     Raises:
-      UserError: an unknown backbone or initialisation, blocks of another number, or a teacher
-        without a pose branch.
+      UserError: an unknown architecture, backbone or initialisation, blocks of another number, a
+        teacher without a pose branch, or either in an architecture that has none.
     """
     if model.teacher and not model.pose_branch:
         raise UserError("config.model.teacher needs config.model.pose_branch: set it to True")
+    chosen = architecture(model)
+    if chosen is not auxiliary_pose and model.pose_branch:
+        raise UserError(
+            f"config.model.architecture={model.architecture} has no pose branch with heads and "
+            "losses: set config.model.pose_branch and .teacher to False, as its variant does"
+        )
     backbone = registry.find(backbones.__name__, model.backbone, "backbone")
     registry.choose("config.model.initializers", model.initializers, INITIALIZERS)
     if len(model.blocks) != backbone.STAGES:
@@ -157,7 +128,7 @@ def build(
             f"stage of {model.backbone}"
         )
     options = {key: value for key, value in model.items() if not key.startswith("init_")}
-    options |= {"backbone": backbone, "blocks": tuple(model.blocks)}
+    options |= {"architecture": chosen, "backbone": backbone, "blocks": tuple(model.blocks)}
     return Network(
         ids=ids,
         dtype=jnp.dtype(dtype),
@@ -169,18 +140,42 @@ def build(
     )
 
 
+def architecture(model) -> ModuleType:
+    """The file that a config's `model` section names; a run's stored config may be without a name.
+
+    Raises:
+      UserError: no such file.
+    """
+    name = model.get("architecture", "auxiliary_pose")
+    return registry.find(architectures.__name__, name, "architecture")
+
+
 @partial(jax.jit, static_argnums=(0, 2, 3))
 def init(network: Network, key: jax.Array, height: int, width: int):
     """Random variables of the network: {"params": ..., "batch_stats": ...}, float32.
 
-    The two modality-specific modules start from the same weights, as they do when both are taken
-    from one pre-trained network (Sec. IV-A): what they then learn starts aligned.
+    What the modalities do not share starts from the same weights in both, as it does when both are
+    taken from one pre-trained network (Sec. IV-A): what they then learn starts aligned.
     """
     images = jnp.zeros((2, height, width, 3))
-    found = network.init(key, images, images, train=True)
-    streams = found["params"]["streams"]
-    params = found["params"] | {"streams": streams | {"ir": streams["rgb"]}}
-    return found | {"params": params}
+    size = height // HEATMAP_STRIDE, width // HEATMAP_STRIDE
+    heatmap = jnp.zeros((4, *size, network.heatmaps))
+    found = network.init(key, images, images, heatmap, train=True)
+    return found | {"params": exchanged(found["params"], "ir", "rgb")}
+
+
+def exchanged(tree, name: str, source: str):
+    """Parameters or statistics with those of one modality replaced by another's.
+
+    Args:
+      tree: of a network.
+      name, source: "rgb" or "ir"; modules called `name` get the values of those called `source`.
+    """
+    if not isinstance(tree, dict):
+        return tree
+    if source in tree:
+        return tree | {name: tree[source]}
+    return {key: exchanged(own, name, source) for key, own in tree.items()}
 
 
 def check_size(height: int, width: int, parts: int) -> None:
