@@ -6,6 +6,8 @@ A choice is one or more names with commas between them, applied in that order:
 
 import difflib
 
+from ml_collections import ConfigDict
+
 _TEACHING = ("distillation", "teacher_identity")
 
 # Table IV: (pose branch, teacher, loss terms left out).
@@ -14,6 +16,11 @@ _ABLATION = {
     "peb": (True, False, ("pose", *_TEACHING)),
     "peb_pose": (True, False, _TEACHING),
     "full": (True, True, ()),
+}
+
+# Table III: pose-guided methods for one modality, by architecture, with all their loss terms.
+_POSE_GUIDED = {
+    "pabr": {"identity": {"weight": 1.0}, "cross_modality_triplet": {"weight": 1.0, "margin": 0.3}},
 }
 
 # The published code's recipe, whole, so that it is the same on top of any config; the rows are
@@ -74,6 +81,16 @@ def _five_parts(config):
     config.model.parts = 5  # Table III: f_ID of 2560 dimensions
 
 
+def _pose_guided(row):
+    def apply_row(config):
+        _five_parts(config)
+        config.model.architecture = row
+        config.model.pose_branch = config.model.teacher = False
+        config.loss = ConfigDict(_POSE_GUIDED[row])
+
+    return apply_row
+
+
 def _ablation(row):
     def apply_row(config):
         config.model.pose_branch, config.model.teacher, left_out = _ABLATION[row]
@@ -83,7 +100,9 @@ def _ablation(row):
     return apply_row
 
 
-VARIANTS = {row: _ablation(row) for row in _ABLATION} | {
+_ROWS = {row: _ablation(row) for row in _ABLATION}
+_ROWS |= {row: _pose_guided(row) for row in _POSE_GUIDED}
+VARIANTS = _ROWS | {
     "five_parts": _five_parts,
     "published_code": _published_code,
 }
@@ -93,7 +112,7 @@ def apply(config, choice: str):
     """Applies each name of `choice`, e.g. "full" or "baseline,published_code", to `config`.
 
     Raises:
-      ValueError: an unknown name (lists the known ones), or two rows of Table IV.
+      ValueError: an unknown name (lists the known ones), or two rows of Tables III and IV.
     """
     names = [name.strip() for name in choice.split(",")]
     for name in names:
@@ -101,8 +120,10 @@ def apply(config, choice: str):
             near = difflib.get_close_matches(name, VARIANTS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"unknown variant {name!r}; {hint}known: {', '.join(VARIANTS)}")
-    if len(rows := [name for name in names if name in _ABLATION]) > 1:
-        raise ValueError(f"{' and '.join(rows)} exclude each other: choose one row of Table IV")
+    if len(rows := [name for name in names if name in _ROWS]) > 1:
+        raise ValueError(
+            f"{' and '.join(rows)} exclude each other: choose one row of Tables III and IV"
+        )
     for name in names:
         VARIANTS[name](config)
     config.variant = ",".join(names)

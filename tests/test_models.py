@@ -21,6 +21,7 @@ PARAMETERS = {
     "peb": _PEB,
     "peb_pose": _PEB,
     "full": _PEB | {"teacher": 4_602_251},
+    "pabr": _PEB | {"parts": 6_263_735},
 }
 
 SHAPES = {  # for one RGB and one IR image of 288 x 144
@@ -47,9 +48,8 @@ def paper_network(variant):
     config = default.get_config(variant)
     net = network.build(config.model, 395, "float32", heatmaps=1)
     images = jnp.zeros((1, config.data.height, config.data.width, 3))
-    variables = jax.eval_shape(
-        lambda key: net.init(key, images, images, train=True), jax.random.key(0)
-    )
+    size = config.data.height, config.data.width
+    variables = jax.eval_shape(lambda key: network.init(net, key, *size), jax.random.key(0))
     return net, variables, images
 
 

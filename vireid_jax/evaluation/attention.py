@@ -27,6 +27,8 @@ def grad_cam(features: jax.Array, gradient: jax.Array) -> jax.Array:
 def attention(apply: Callable[[dict], Outputs], label: jax.Array) -> dict[str, jax.Array]:
     """`grad_cam` of the logit of an identity, summed over the parts of each branch.
 
+    A pose branch without logits of its own, as PABR's, is seen through those of the ReID branch.
+
     Args:
       apply: runs the network on B images, and adds what its argument holds to F_ID and F_P.
       label: int [B], whose logit; -1: of the identity with the highest one.
@@ -35,7 +37,11 @@ def attention(apply: Callable[[dict], Outputs], label: jax.Array) -> dict[str, j
       {"ReID": float [B, h, w]} and, with a pose branch, "pose".
     """
     outputs = apply({})
-    there = {name: own for name, own in _BRANCHES.items() if getattr(outputs, own[1]) is not None}
+    there = {
+        name: (features, logits if getattr(outputs, logits) is not None else "id_logits")
+        for name, (features, logits) in _BRANCHES.items()
+        if getattr(outputs, features) is not None
+    }
     nothing = {
         features: jnp.zeros_like(getattr(outputs, features)) for features, _ in there.values()
     }

@@ -32,7 +32,7 @@ def hetero_center_sum(rgb: jax.Array, ir: jax.Array, label: jax.Array, margin: f
     """
     both = jnp.stack([rgb, ir])  # [2, B, F], the anchors
     other = label[:, None] != label[None]  # [B, B]
-    distance = _distances(both.reshape(-1, both.shape[-1])).reshape(2, len(label), 2, len(label))
+    distance = distances(both.reshape(-1, both.shape[-1])).reshape(2, len(label), 2, len(label))
     negative = jnp.where(other[:, None], distance, jnp.inf).min((2, 3))  # [2, B]
     positive = jnp.diagonal(distance[0, :, 1])  # [B]
     hinge = jax.nn.relu(margin + positive - negative)
@@ -85,21 +85,22 @@ def term(
     of_rows = jax.vmap(centers, (0, None))
     rgb, ir = of_rows(features[:, :half], label), of_rows(features[:, half:], label)
     if targets.axis_name:
-        rgb, ir = (_gather(x, targets.axis_name, axis=1) for x in (rgb, ir))
-        label = _gather(label, targets.axis_name, axis=0)
+        rgb, ir = (gather(x, targets.axis_name, axis=1) for x in (rgb, ir))
+        label = gather(label, targets.axis_name, axis=0)
     return jax.vmap(loss, (0, 0, None, None))(rgb, ir, label, margin).sum()
 
 
-def _distances(x):
+def distances(x: jax.Array) -> jax.Array:
     """|x_i - x_j|, [n, F] -> [n, n]; a distance of zero has gradient zero."""
     squared = jnp.square(x[:, None] - x[None]).sum(-1)
     return jnp.sqrt(jnp.maximum(squared, _TINY))
 
 
+def gather(x: jax.Array, axis_name: str, axis: int) -> jax.Array:
+    """The rows of all devices along `axis`."""
+    return jax.lax.all_gather(x, axis_name, axis=axis, tiled=True)
+
+
 def _first_of_its_label(label):
     """1.0 for the first row of each identity, else 0.0."""
     return (jnp.argmax(label[:, None] == label[None], 1) == jnp.arange(len(label))).astype(float)
-
-
-def _gather(x, axis_name, axis):
-    return jax.lax.all_gather(x, axis_name, axis=axis, tiled=True)
