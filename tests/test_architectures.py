@@ -10,9 +10,11 @@ from jax.test_util import check_grads
 
 from configs import default
 from vireid_jax.evaluation import attention
+from vireid_jax.interop import torch_weights
 from vireid_jax.losses import cross_modality_triplet
 from vireid_jax.models import bilinear, network
-from vireid_jax.training import step, train
+from vireid_jax.models.architectures import pgfa
+from vireid_jax.training import step, train, trained
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.types import Modality, Outputs, Targets, UserError
 
@@ -171,10 +173,87 @@ def test_grad_cam_sees_pabrs_pose_branch_through_its_only_logits():
     assert all((own.max((1, 2)) > 0.99).all() for own in maps.values())
 
 
+# PGFA
+
+
+@pytest.fixture(scope="module")
+def extractors():
+    """The tiny network as a function of variables, images and heatmaps [2, 3, ...]; and these."""
+    config, rng = tiny_config.get_config("pgfa"), np.random.default_rng(0)
+    net = network.build(config.model, untrained.IDS, "float32", heatmaps=1)
+
+    def features(variables, images, maps):
+        rows = maps.reshape(6, 24, 12, 1)
+        return net.apply(variables, *images, rows, train=True, mutable=["batch_stats"])[0].f_ID
+
+    images, maps = rng.normal(size=(2, 3, 96, 48, 3)), rng.uniform(size=(2, 3, 24, 12, 1))
+    return jax.jit(features), (untrained.variables(config), jnp.array(images), jnp.array(maps))
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_the_modalities_share_nothing(extractors, changed):
+    run, (variables, images, maps) = extractors
+    name, rows = ("rgb", "ir")[changed], np.arange(6) // 3 == changed
+    params = variables["params"]
+    params = params | {name: jax.tree.map(lambda x: x + 0.1, params[name])}
+    before = run(variables, images, maps)
+    for arguments in (
+        (variables | {"params": params}, images, maps),
+        (variables, images.at[changed].multiply(-1), maps),
+        (variables, images, maps.at[changed, :, :12].set(0)),
+    ):
+        after = run(*arguments)
+        np.testing.assert_array_equal(before[~rows], after[~rows])
+        assert (np.abs(before[rows] - after[rows]).max(1) > 1e-3).all()
+
+
+def test_both_extractors_start_from_the_same_weights():
+    net = network.build(tiny_config.get_config("pgfa").model, 5, "float32", heatmaps=1)
+    params = network.init(net, jax.random.key(0), 96, 48)["params"]
+    assert params.keys() == {"rgb", "ir"}
+    jax.tree.map(np.testing.assert_array_equal, params["rgb"], params["ir"])
+
+
+def test_attention_is_the_highest_joint_over_blocks(rng):
+    maps = rng.uniform(size=(2, 18, 12, 17))  # 16 joints, then the background
+    found = pgfa.attention(maps)
+    highest = maps[..., :16].max(-1)
+    assert found.shape == (2, 5, 3, 1)
+    for i, j in np.ndindex(5, 3):
+        block = highest[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+        np.testing.assert_allclose(found[:, i, j, 0], block.mean((1, 2)), rtol=1e-6)
+
+
+def test_both_extractors_take_a_torchvision_resnet():
+    for module in ("rgb/streams", "ir/streams", "rgb/reid", "streams/ir"):
+        path = "params", *module.split("/"), "layer3", "block0", "conv1", "kernel"
+        assert torch_weights.TORCHVISION.names(path, ()) == ["layer3.0.conv1.weight"]
+    path = "params", "rgb", "parts", "heads", "fc", "kernel"
+    assert torch_weights.TORCHVISION.names(path, ()) == []
+
+
+def test_the_diagnosis_sends_images_through_the_other_extractor(tiny):
+    experiment = Experiment(tiny("pgfa"))
+    state, few = experiment.init_state(), experiment.train_set
+    changed = state.params | {"ir": jax.tree.map(lambda x: x + 0.05, state.params["ir"])}
+    own, other = (
+        experiment.identity_losses(state.replace(params=changed), few, swap)
+        for swap in (False, True)
+    )
+    before = experiment.identity_losses(state, few, False)
+    visible = few.modality == Modality.VISIBLE
+    np.testing.assert_array_equal(own[visible], before[visible])
+    np.testing.assert_array_equal(other[~visible], before[~visible])
+    assert (own != before)[~visible].all()
+    assert (other != before)[visible].all()
+
+
 # Runs
 
 
-@pytest.mark.parametrize(("variant", "terms"), [("pabr", {"identity", "cross_modality_triplet"})])
+@pytest.mark.parametrize(
+    ("variant", "terms"), [("pgfa", {"identity"}), ("pabr", {"identity", "cross_modality_triplet"})]
+)
 def test_a_run_trains_and_evaluates(short, tmp_path, variant, terms):
     config = short(variant)
     results = train.train(config, str(tmp_path / "run"))
@@ -183,16 +262,23 @@ def test_a_run_trains_and_evaluates(short, tmp_path, variant, terms):
     assert train.evaluate(config, str(tmp_path / "run")) == results
 
 
-def test_the_published_codes_recipe_goes_with_it():
+def test_the_published_codes_recipe_goes_with_either():
     config = default.get_config("pabr,published_code")
     assert set(config.loss) == {"identity", "cross_modality_triplet"}
     assert (config.model.architecture, config.model.parts) == ("pabr", 5)
     assert config.optimizer.schedule == "milestones"
+    assert set(default.get_config("published_code,pgfa").loss) == {"identity"}
 
 
-def test_what_cannot_be_is_refused(tiny):
-    with pytest.raises(ValueError, match="pabr and baseline exclude each other"):
-        default.get_config("pabr,baseline")
+def test_what_cannot_be_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="pgfa and baseline exclude each other"):
+        default.get_config("pgfa,baseline")
+    config = tiny("pgfa")
+    config.data.heatmaps = "none"
+    with pytest.raises(UserError, match=r"pgfa looks only where .* has no heatmaps here"):
+        Experiment(config)
+    with pytest.raises(UserError, match=r"the variant pgfa, which looks only where .* keypoints"):
+        trained.load(untrained.run(tmp_path / "run", "pgfa"))
     config = tiny("pabr")
     config.model.pose_branch = True
     with pytest.raises(UserError, match=r"pabr has no pose branch with heads"):

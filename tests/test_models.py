@@ -22,6 +22,7 @@ PARAMETERS = {
     "peb_pose": _PEB,
     "full": _PEB | {"teacher": 4_602_251},
     "pabr": _PEB | {"parts": 6_263_735},
+    "pgfa": dict.fromkeys(("rgb", "ir"), 1_444_928 + 22_063_104 + 6_263_735),
 }
 
 SHAPES = {  # for one RGB and one IR image of 288 x 144

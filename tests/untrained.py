@@ -17,10 +17,8 @@ IDS = 5
 def variables(config, seed=0):
     """Random weights for the network of a config."""
     net = network.build(config.model, IDS, config.dtype, heatmaps=1)
-    image = jax.ShapeDtypeStruct((1, config.data.height, config.data.width, 3), np.float32)
-    shapes = jax.eval_shape(
-        lambda key, x: net.init(key, x, x, train=True), jax.random.key(0), image
-    )
+    size = config.data.height, config.data.width
+    shapes = jax.eval_shape(lambda key: network.init(net, key, *size), jax.random.key(0))
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):

@@ -48,17 +48,18 @@ def prepare(data) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def load_images(data, split: str) -> ImageSet:
+def load_images(data, split: str, with_heatmaps: bool = False) -> ImageSet:
     """All images of `split`, decoded once and memory-mapped from then on.
 
     Args:
       data: the config's `data` section: `dataset`, its options, `dir`, `height`, `width`,
         `train_split`, `heatmaps` ("merged", "joints" or "none") and `heatmap_file`.
       split: "train" (which is `train_split` of the stored ones), "val" or "test".
+      with_heatmaps: whatever the split.
 
     Returns:
       The images. Those of "train" have heatmaps, from `heatmap_file` where one is given, else from
-      the data set's keypoints; without either, and in the other splits, they are None.
+      the data set's keypoints; without either, and as a rule in the other splits, they are None.
 
     Raises:
       UserError: as `prepare`; a split that the data set does not have; an image without its
@@ -67,7 +68,8 @@ def load_images(data, split: str) -> ImageSet:
     builder = prepare(data)
     stored, pids = stored_split(builder, data, split)
     # The names of what it is made of, so that a change of one never meets a stale folder.
-    targets = f"{data.heatmaps}|{_identity_of(data)}" if split == "train" else ""
+    wanted = split == "train" or with_heatmaps
+    targets = f"{data.heatmaps}|{_identity_of(data)}" if wanted else ""
     made_of = f"{stored}|{pids}|{data.height}x{data.width}|{targets}"
     source = builder.as_data_source(stored, decoders=ENCODED)
     folder = decoded(

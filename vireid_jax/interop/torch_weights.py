@@ -89,13 +89,12 @@ TORCHVISION = Layout(
     "a torchvision ResNet",
     "layer1.0.conv1.weight",
     rules=(
-        (r"^streams/(rgb|ir)/", ""),
-        (r"^(streams|reid)/", ""),
+        (r"^((rgb|ir)/)?(streams|reid)/((rgb|ir)/)?", ""),
         (r"stem/", ""),
         (r"(layer\d)/", r"\1."),
         *_BOTTLENECK,
     ),
-    covers="streams/|reid/",
+    covers="((rgb|ir)/)?(streams|reid)/",
     ignored=r"fc\.",
 )
 PUBLISHED = Layout(

@@ -50,10 +50,11 @@ class Experiment:
         self.config = config
         _check(config)
         joints = max(heatmaps.channels(config.data.heatmaps), 1)
+        self._needs_heatmaps = network.architecture(config.model).NEEDS_HEATMAPS
         self.devices = Devices()
         with self.devices.first_process_first():
-            self.train_set = images.load_images(config.data, "train")
-            self.test_set = images.load_images(config.data, "test")
+            self.train_set = self._images("train")
+            self.test_set = self._images("test")
             self.selection_set = self._selection_set()
         self.protocols = self._protocols()
         self.sampler = sampler.PKSampler.of(
@@ -105,7 +106,17 @@ class Experiment:
         split = self.config.train.selection.removeprefix("best-on-")
         if split == "test":
             return self.test_set
-        return images.load_images(self.config.data, split) if split == "val" else None
+        return self._images(split) if split == "val" else None
+
+    def _images(self, split):
+        found = images.load_images(self.config.data, split, self._needs_heatmaps)
+        if self._needs_heatmaps and found.heatmaps is None:
+            raise UserError(
+                f"config.model.architecture={self.config.model.architecture} looks only where it "
+                f"is given keypoints, and {self.config.data.dataset} has no heatmaps here: give "
+                "config.data.heatmap_file, and no config.data.heatmaps=none"
+            )
+        return found
 
     def _protocols(self):
         options, official = self.config.evaluation, None
@@ -282,11 +293,11 @@ class Experiment:
             {"params": state.params, "batch_stats": state.batch_stats}
         )
         embed = {
-            modality: functools.partial(mapped, variables)
+            modality: lambda *inputs, mapped=mapped: mapped(variables, inputs)
             for modality, mapped in self._embed[flip_averaging].items()
         }
         batch = self.config.evaluation.batch * self.devices.here
-        return features.extract(embed, image_set, batch)
+        return features.extract(embed, image_set, batch, self._needs_heatmaps)
 
     @functools.cached_property
     def _embed(self):
@@ -294,7 +305,7 @@ class Experiment:
 
         def embed(modality, flip):
             function = step.make_embed(self._network, modality, flip, self.config.augment.grey)
-            return self.devices.embed(function)
+            return self.devices.embed(lambda variables, inputs: function(variables, *inputs))
 
         return {flip: {m: embed(m, flip) for m in Modality} for flip in (False, True)}
 
@@ -312,20 +323,21 @@ class Experiment:
         stems = ("ir", "rgb") if swapped else ("rgb", "ir")
         for modality, stem in zip(Modality, stems, strict=True):
             variables = {"params": state.params, "batch_stats": state.batch_stats}
-            variables = {kind: _as_visible(tree, stem) for kind, tree in variables.items()}
+            variables = network.exchanged(variables, "rgb", stem)
             variables = self.devices.replicate(variables)
             own = np.flatnonzero(image_set.modality == modality)
             for start in range(0, len(own), batch):
                 rows = own[start : start + batch]
                 filled = np.resize(rows, batch)
-                values = self._identity_loss(variables, (image_set.images[filled], label[filled]))
+                inputs = features.inputs_of(image_set, filled, self._needs_heatmaps)
+                values = self._identity_loss(variables, (label[filled], *inputs))
                 found[rows] = values[: len(rows)]
         return found
 
     @functools.cached_property
     def _identity_loss(self):
         function = step.make_identity_loss(self._network, self.config.augment.grey)
-        return self.devices.embed(function)
+        return self.devices.embed(lambda variables, rows: function(variables, *rows))
 
     def baselines(self) -> dict:
         """Figures of hand-made features, see `baselines.baseline_results`; computed once."""
@@ -342,14 +354,6 @@ class Experiment:
                 partial.rename(file)
             return results
         return json.loads(file.read_text())
-
-
-def _as_visible(tree, stem):
-    """Parameters or statistics of a network whose visible images go through `stem`."""
-    streams = tree.get("streams", {})  # a backbone may have no statistics
-    if stem not in streams:
-        return tree
-    return tree | {"streams": streams | {"rgb": streams[stem]}}
 
 
 _AT_LEAST = {

@@ -50,7 +50,7 @@ def make_train_step(network, objective, optimizer, rate, augmentation, seed: int
         def loss(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             outputs, updates = network.apply(
-                variables, rgb, ir, train=True, mutable=["batch_stats"]
+                variables, rgb, ir, targets.heatmap, train=True, mutable=["batch_stats"]
             )
             with jax.named_scope("losses"):
                 total, terms = objective(outputs, targets)
@@ -80,14 +80,15 @@ def make_embed(network, modality: Modality, flip_averaging: bool = False, grey: 
 
     Returns:
       A function (variables, uint8 images [B, H, W, 3]) -> {"f_ID": [B, P F], "f_ALL": [B, 2 P F]},
-      float32; the latter only with a pose branch (Eq. 12-13).
+      float32; the latter only with a pose branch (Eq. 12-13). Where the architecture needs them,
+      heatmaps, uint8 [B, h, w, J], are its third argument.
     """
 
-    def embed(variables, images):
-        images = augment.normalise(images, grey)
-        outputs = _apply(network, variables, modality, images)
+    def embed(variables, *inputs):
+        inputs = _normalised(*inputs, grey=grey)
+        outputs = _apply(network, variables, modality, *inputs)
         if flip_averaging:
-            mirrored = _apply(network, variables, modality, images[:, :, ::-1])
+            mirrored = _apply(network, variables, modality, *(x[:, :, ::-1] for x in inputs))
             outputs = outputs.replace(
                 **{
                     name: part_heads.normalised(getattr(outputs, name) + getattr(mirrored, name))
@@ -131,13 +132,13 @@ def make_identity_loss(network, grey: bool = False):
       grey: see `augment.normalise`.
 
     Returns:
-      A function (variables, (uint8 images [B, H, W, 3], label int [B])) -> float32 [B].
+      A function (variables, label int [B], uint8 images [B, H, W, 3]) -> float32 [B]; heatmaps as
+      in `make_embed`.
     """
 
-    def identity_loss(variables, rows):
-        images, label = rows
-        images = augment.normalise(images, grey)
-        outputs = _apply(network, variables, Modality.VISIBLE, images)
+    def identity_loss(variables, label, *inputs):
+        inputs = _normalised(*inputs, grey=grey)
+        outputs = _apply(network, variables, Modality.VISIBLE, *inputs)
         logits = jnp.concatenate(outputs.logits)
         return jax.vmap(lambda x, y: identity(x[:, None], y[None]), (1, 0))(logits, label)
 
@@ -161,9 +162,13 @@ def make_heatmaps(network, modality: Modality, grey: bool = False):
     return heatmaps
 
 
-def _apply(network, variables, modality, images):
+def _normalised(images, *heatmaps, grey):
+    return augment.normalise(images, grey), *(x.astype(float) / 255 for x in heatmaps)
+
+
+def _apply(network, variables, modality, images, *heatmaps):
     pair = (images, None) if modality == Modality.VISIBLE else (None, images)
-    return network.apply(variables, *pair, train=False)
+    return network.apply(variables, *pair, *heatmaps, train=False)
 
 
 def row_keys(key, rows: int, axis_name=None):

@@ -59,7 +59,8 @@ def load(folder: str | Path) -> Trained:
     newest.
 
     Raises:
-      UserError: no run of a re-identification network, or none with a checkpoint.
+      UserError: no run of a re-identification network, one that needs heatmaps, or none with a
+        checkpoint.
     """
     folder = Path(folder)
     file = folder / "config.json"
@@ -70,6 +71,12 @@ def load(folder: str | Path) -> Trained:
         raise UserError(f"{folder} is of a pose teacher, not of a re-identification network")
     if any(config.get("replicas", {}).values()):
         raise UserError(f"{folder} is of several runs: name one of {folder}/replica_*")
+    if network.architecture(config.model).NEEDS_HEATMAPS:
+        raise UserError(
+            f"{folder} is of the variant {config.variant}, which looks only where it is given "
+            "keypoints: without heatmaps beside its images it gives no features. --mode=evaluate "
+            "has those of the run's data"
+        )
     selected = config.train.selection != "last"
     place = folder / ("best" if selected else "checkpoints")
     with Checkpoints(place, read_only=True, best=selected) as checkpoints:
