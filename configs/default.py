@@ -53,7 +53,7 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.model.initializers = "paper"  # row 19; xavier, published_code
     config.model.mask_relu = False  # behind the last convolution of ConvB6, row 8
     config.model.masked_teacher = False  # PCB_T sees F_ID instead of F_id2, row 9
-    config.model.pose_branch = True
+    config.model.pose_branch = True  # of auxiliary_pose alone, as the teacher
     config.model.teacher = True
 
     config.loss = ConfigDict()  # Eq. 21; each key is a file in vireid_jax/losses; 0 leaves one out
