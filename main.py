@@ -17,7 +17,9 @@ ALLOW = flags.DEFINE_bool(
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes of a run, as the cluster or JAX_* name them."
 )
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "evaluate: the last checkpoint.")
+MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate"], "evaluate: what the run selects, the last by default."
+)
 
 
 def main():

@@ -1,6 +1,8 @@
 """The embedded benchmark's `easy` tier with a thin, shallow network, for two cores.
 
 $ python main.py --config=configs/synthetic.py --workdir=runs/synthetic
+
+Five minutes on two cores, without the rendering; a mAP of 37 to 40 by either feature.
 """
 
 from configs import default, variants

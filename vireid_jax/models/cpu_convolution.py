@@ -44,7 +44,7 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
     groups = options.get("feature_group_count", 1)
     if groups == x.shape[-1] == kernel.shape[-1] and spread == (1, 1):
         return _by_channels(x, kernel, strides, tuple(map(tuple, padding)), dilation)
-    if groups == 1 and not isinstance(padding, str):
+    if groups == 1:
         form = {"kernel": size, "padding": tuple(map(tuple, padding)), "lhs_dilation": spread}
         if form == _TRANSPOSED and strides == dilation == (1, 1):
             return _to_cells(x, kernel)

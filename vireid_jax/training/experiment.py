@@ -72,6 +72,15 @@ class Experiment:
         self._network = network.build(
             config.model, ids, config.dtype, joints, AXIS, config.train.remat
         )
+        # Compiled when first called.
+        self._embed = {
+            flip: {modality: self._embedder(modality, flip) for modality in Modality}
+            for flip in (False, True)
+        }
+        identity_loss = step.make_identity_loss(self._network, config.augment.grey)
+        self._identity_loss = self.devices.embed(
+            lambda variables, rows: identity_loss(variables, *rows)
+        )
 
     @property
     def _losses(self):
@@ -95,7 +104,6 @@ class Experiment:
           UserError: a value that cannot work, with the fix.
         """
         _check(config)
-        self._embed, self._identity_loss  # noqa: B018  made before they are shared
         other = copy.copy(self)
         other.config = config
         other.sampler = dataclasses.replace(self.sampler, seed=config.seed)
@@ -299,15 +307,9 @@ class Experiment:
         batch = self.config.evaluation.batch * self.devices.here
         return features.extract(embed, image_set, batch, self._needs_heatmaps)
 
-    @functools.cached_property
-    def _embed(self):
-        """By flip averaging and modality; compiled when first called."""
-
-        def embed(modality, flip):
-            function = step.make_embed(self._network, modality, flip, self.config.augment.grey)
-            return self.devices.embed(lambda variables, inputs: function(variables, *inputs))
-
-        return {flip: {m: embed(m, flip) for m in Modality} for flip in (False, True)}
+    def _embedder(self, modality, flip):
+        function = step.make_embed(self._network, modality, flip, self.config.augment.grey)
+        return self.devices.embed(lambda variables, inputs: function(variables, *inputs))
 
     def identity_losses(self, state: TrainState, image_set, swapped: bool) -> np.ndarray:
         """L_id of training images, each summed over all heads: float32 [n].
@@ -333,11 +335,6 @@ class Experiment:
                 values = self._identity_loss(variables, (label[filled], *inputs))
                 found[rows] = values[: len(rows)]
         return found
-
-    @functools.cached_property
-    def _identity_loss(self):
-        function = step.make_identity_loss(self._network, self.config.augment.grey)
-        return self.devices.embed(lambda variables, rows: function(variables, *rows))
 
     def baselines(self) -> dict:
         """Figures of hand-made features, see `baselines.baseline_results`; computed once."""
