@@ -2,9 +2,10 @@
 
     python scripts/diagnose.py --config=configs/synthetic.py --workdir=runs/synthetic
 
-First the raw loss terms, averaged over tenths of the run; then retrieval from every camera in every
-other, all images of it, on the training and on the test identities. Where both are alike, more
-training would help; where they are not, more data.
+First the raw loss terms, averaged over tenths of the run; then each branch's feature alone, by the
+first protocol; then retrieval from every camera in every other, all images of it, on the training
+and on the test identities. Where both are alike, more training would help; where they are not, more
+data.
 """
 
 import itertools
@@ -16,6 +17,8 @@ from ml_collections import config_flags
 
 from vireid_jax import command_line
 from vireid_jax.evaluation import ranking
+from vireid_jax.evaluation.features import of_branches
+from vireid_jax.evaluation.protocols import evaluate
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.workdir import Workdir, read_lines
@@ -60,11 +63,19 @@ def main():
     with Checkpoints(place, read_only=True, best=selected) as checkpoints:
         state = checkpoints.restore(experiment.abstract_state())
     print(curve(workdir.path / "metrics.jsonl"))
+    flip = CONFIG.value.evaluation.flip_averaging
     found = []
     for image_set in (experiment.train_set, experiment.test_set):
-        embedded = experiment.features(state, image_set, CONFIG.value.evaluation.flip_averaging)
-        name, features = list(embedded.items())[-1]
-        found.append(between_cameras(features, image_set))
+        features = experiment.features(state, image_set, flip)
+        name, widest = list(features.items())[-1]
+        found.append(between_cameras(widest, image_set))
+    protocol, *_ = experiment.protocols
+    alone = of_branches(features)
+    figures = evaluate(alone, experiment.test_set, [protocol])[protocol.name]
+    print(f"\n{protocol.name}  rank-1 / mAP")
+    for branch in alone:
+        rank1, mAP = (figures[branch][figure]["mean"] for figure in ("rank1", "mAP"))
+        print(f"{branch:<{len(protocol.name)}}  {rank1:.2f} / {mAP:.2f}")
     print(f"\n{name}, rank-1 / mAP, query - gallery camera")
     print("           training identities  test identities")
     for query, gallery in sorted(found[0].keys() & found[1].keys()):

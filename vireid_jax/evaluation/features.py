@@ -38,6 +38,12 @@ def extract(
     return dict(sorted(features.items(), key=lambda item: item[1].shape[1]))
 
 
+def of_branches(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """f_ID and, with a pose branch, f_P: what f_ALL has besides (Eq. 13)."""
+    narrow, wide = features["f_ID"], features.get("f_ALL")
+    return {"f_ID": narrow} if wide is None else {"f_ID": narrow, "f_P": wide[:, narrow.shape[1] :]}
+
+
 def inputs_of(image_set: ImageSet, rows, heatmaps: bool) -> tuple[np.ndarray, ...]:
     """What a network takes of some rows of a set: the images, and perhaps the heatmaps."""
     return image_set.images[rows], *((image_set.heatmaps[rows],) if heatmaps else ())

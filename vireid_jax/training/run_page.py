@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from vireid_jax.data import heatmaps
 from vireid_jax.evaluation import baselines, diagnosis, page, ranked_lists, report
+from vireid_jax.evaluation.features import of_branches
 from vireid_jax.training.workdir import PAGE, read_lines
 from vireid_jax.types import ImageSet, Modality
 
@@ -76,7 +77,7 @@ def diagnose(experiment, state, features: dict) -> list[diagnosis.Check]:
             baselines.hog(train.images), train.pid, train.modality, "training images, by HOG"
         ),
         diagnosis.label_offset(widest, test.pid, test.modality, "test images, by the network"),
-        diagnosis.constant_features(_of_branches(features), test.modality),
+        diagnosis.constant_features(of_branches(features), test.modality),
     ]
     if train.heatmaps is not None:
         maps = train.heatmaps[..., : len(heatmaps.JOINTS)].max(-1)  # without the background
@@ -90,12 +91,6 @@ def _swapped_stems(experiment, state, train):
     ids = len(np.unique(experiment.train_set.pid))
     chance = branches * experiment.config.model.parts * math.log(ids)
     return diagnosis.swapped_stems(own, other, train.pid, chance)
-
-
-def _of_branches(features):
-    """f_ID and, of f_ALL, what the pose branch adds."""
-    narrow, wide = features["f_ID"], features.get("f_ALL")
-    return {"f_ID": narrow} if wide is None else {"f_ID": narrow, "f_P": wide[:, narrow.shape[1] :]}
 
 
 def _some_of(images: ImageSet) -> ImageSet:
