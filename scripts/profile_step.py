@@ -9,10 +9,7 @@ the rate of a product of large matrices. On a CPU times are a core's where the p
 """
 
 import collections
-import dataclasses
 import itertools
-import math
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -23,81 +20,16 @@ from absl import flags
 from ml_collections import config_flags
 
 import figures
+import programs
 from vireid_jax import command_line
 from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Of the run whose step it is.")
+PAGE = flags.DEFINE_string("page", None, "Also write the table into this page of docs/.")
 STEPS = flags.DEFINE_integer("steps", 10, "How many to take the mean of.", lower_bound=1)
 COLUMNS = ("part", "forward", "backward", "convolutions", "products", "rest", "GFLOP", "floor")
-_PRODUCTS = {"convolution": "convolutions", "dot": "products"}
-_CONTAINERS = {"while", "conditional", "call"}  # whose operations are traced one by one
 _SIDE = 2048  # of the large matrices
-
-
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """One of a compiled program.
-
-    Attributes:
-      part: of the model.
-      backward: whether it computes gradients.
-      kind: a column.
-      flop: two for a multiplication and an addition; 0 for the rest.
-    """
-
-    part: str
-    backward: bool
-    kind: str
-    flop: float
-
-
-def operations(program: str) -> dict[str, Operation]:
-    """By name, of the text of a compiled program."""
-    lines = re.findall(r"^ *(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$", program, re.M)
-    shapes = {name: shape for name, shape, *_ in lines}
-    inner = dict(re.findall(r"^%?([\w.\-]+) \(.*?\{\n(.*?)^\}", program, re.M | re.S))
-    found, sources = {}, {}
-    for name, shape, opcode, rest in lines:
-        read = re.findall(r"%([\w.\-]+)", rest)
-        # The compiler drops the name of what it rewrites: what it holds or else reads tells.
-        named = re.findall(r'op_name="([^"]*)"', rest + "".join(inner.get(x, "") for x in read))
-        named += sorted((sources.get(x, "") for x in read), key=_forward)
-        source = sources[name] = next(filter(_part, named), "")
-        flop = 0.0
-        if opcode in _PRODUCTS:
-            one, other = (_sizes(shapes[x]) for x in read[:2])
-            flop = 2.0 * math.prod(_sizes(shape)) * _summed(opcode, one, other, rest)
-        if opcode not in _CONTAINERS:
-            kind = _PRODUCTS.get(opcode, "rest")
-            found[name] = Operation(_part(source) or "rest", not _forward(source), kind, flop)
-    return found
-
-
-def _part(source):
-    """The part of the model, of an operation's name: Flax's module, or a scope of the step."""
-    found = re.search(r"\(Network\)+/(\w+)/|\b(augment|losses|optimizer)\b", source)
-    return found and (found[1] or found[2])
-
-
-def _forward(source):
-    return "transpose(" not in source
-
-
-def _sizes(shape):
-    return [int(x) for x in re.search(r"\[([\d,]*)\]", shape)[1].split(",") if x]
-
-
-def _summed(opcode, one, other, rest):
-    """How many products each number of the result is the sum of."""
-    if opcode == "dot":
-        return math.prod(one[int(i)] for i in _list(r"lhs_contracting_dims=\{([\d,]*)\}", rest))
-    labels = re.search(r"dim_labels=\w+_(\w+)->", rest)[1]
-    return math.prod(other) / other[labels.index("o")]
-
-
-def _list(pattern, text):
-    return [x for x in re.search(pattern, text)[1].split(",") if x]
 
 
 def trace(step, count: int) -> collections.Counter:
@@ -127,6 +59,8 @@ def rate() -> float:
 
 def main():
     """Prints the table."""
+    if PAGE.value:
+        figures.section(Path(PAGE.value), "profile_step")  # or refuse before anything slow
     # Programs that were kept before may name their operations otherwise.
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
     experiment, devices = Experiment(CONFIG.value), Devices(1)
@@ -142,7 +76,7 @@ def main():
     step()
     seconds = trace(step, STEPS.value)
     peak, parts = rate(), collections.defaultdict(collections.Counter)
-    for name, operation in operations(compiled.as_text()).items():
+    for name, operation in programs.operations(compiled.as_text()).items():
         spent = 1e3 * seconds[name] / STEPS.value
         for total in (parts[operation.part], parts["all"]):
             total["backward" if operation.backward else "forward"] += spent
@@ -150,18 +84,19 @@ def main():
             if spent:
                 total["GFLOP"] += operation.flop / 1e9
                 total["floor"] += 1e3 * operation.flop / peak
-    parts["all"] = parts.pop("all")  # last
+    slowest_first = sorted(
+        parts, key=lambda part: -parts[part]["forward"] - parts[part]["backward"]
+    )
     rows = [
-        (
-            part,
-            *(f"{own[c]:.1f}" for c in COLUMNS[1:-2]),
-            f"{own['GFLOP']:.2f}",
-            f"{own['floor']:.1f}",
-        )
-        for part, own in parts.items()
+        (part, *(f"{parts[part][c]:.{2 if c == 'GFLOP' else 1}f}" for c in COLUMNS[1:]))
+        for part in slowest_first
     ]
-    print(figures.markdown(COLUMNS, rows))
-    print(f"milliseconds a step; {peak / 1e9:.0f} GFLOP/s in products of {_SIDE}x{_SIDE} matrices")
+    table = figures.markdown(COLUMNS, rows)
+    notes = f"{peak / 1e9:.0f} GFLOP/s in products of {_SIDE}x{_SIDE} matrices"
+    print(f"{table}\nmilliseconds a step; {notes}")
+    if PAGE.value:
+        about = f"JAX {jax.__version__}, {devices.all[0].device_kind}, {notes}."
+        figures.write(Path(PAGE.value), "profile_step", f"{table}\n\n{about}")
 
 
 if __name__ == "__main__":

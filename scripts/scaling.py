@@ -10,7 +10,6 @@ more with smooth gates in place of ReLU and max pooling.
 
 import contextlib
 import functools
-import re
 from unittest import mock
 
 import flax.linen as nn
@@ -20,6 +19,7 @@ import numpy as np
 import optax
 from absl import flags
 
+import programs
 from vireid_jax import command_line, losses
 from vireid_jax.models import network
 from vireid_jax.models.backbones import resnet
@@ -149,7 +149,7 @@ def print_device_counts(experiment, dtype):
             (terms, *one), (others, *other) = found["1"][i], found[name][i]
             loss = max(apart(value, others[term]) for term, value in terms.items())
             gradient, parameters, averages = map(apart, one, other)
-            exchanged = collectives(compiled.as_text(), count) if count > 1 else []
+            exchanged = programs.collectives(compiled.as_text(), count) if count > 1 else []
             print(
                 f"{name:>7}  {i + 1:4}  {planned * (count > 1):7.0f}"
                 f"  {sum(exchanged) / 1024:8.0f}  {len(exchanged):11}"
@@ -180,20 +180,6 @@ def nudged(params):
         return np.nextafter(x, x * rng.choice(np.array([0, 2], x.dtype), x.shape))
 
     return jax.tree.map(change, params)
-
-
-def collectives(program, devices):
-    """Bytes of each collective in a compiled program: of the whole array, not of a share of it."""
-    found = []
-    pattern = r"= (.*?) (all-reduce|all-gather|reduce-scatter)(?:-start)?\("
-    for result, kind in re.findall(pattern, program):
-        share = devices if kind == "reduce-scatter" else 1
-        arrays = re.findall(r"\b[fsu](\d+)\[([\d,]*)\]", result)
-        sizes = [
-            int(n) // 8 * np.prod([int(x) for x in shape.split(",") if x]) for n, shape in arrays
-        ]
-        found.append(int(share * sum(sizes)))
-    return found
 
 
 def apart(one, other):

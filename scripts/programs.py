@@ -1,0 +1,98 @@
+"""What compiled programs consist of, read from their text (`jax.stages.Compiled.as_text`)."""
+
+import collections
+import dataclasses
+import math
+import re
+
+import numpy as np
+
+_KINDS = {"convolution": "convolutions", "dot": "products"}
+_CONTAINERS = {"while", "conditional", "call"}  # what they hold stands in the text as well
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One of a compiled program.
+
+    Attributes:
+      part: of the model.
+      backward: whether it computes gradients.
+      kind: a column.
+      flop: two for a multiplication and an addition; 0 for the rest.
+    """
+
+    part: str
+    backward: bool
+    kind: str
+    flop: float
+
+
+def operations(program: str) -> dict[str, Operation]:
+    """By name, of the text of a compiled program."""
+    lines = re.findall(r"^ *(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$", program, re.M)
+    shapes = {name: shape for name, shape, *_ in lines}
+    inner = dict(re.findall(r"^%?([\w.\-]+) \(.*?\{\n(.*?)^\}", program, re.M | re.S))
+    named, users = {}, collections.defaultdict(list)
+    for name, _, _, rest in lines:
+        read = re.findall(r"%([\w.\-]+)", rest)
+        text = "".join(inner.get(x, "") for x in read) + rest
+        named[name] = next(filter(_part, reversed(re.findall(r'op_name="([^"]*)"', text))), "")
+        for x in read:
+            users[x].append(name)
+    found = {}
+    for name, shape, opcode, rest in lines:
+        read = re.findall(r"%([\w.\-]+)", rest)
+        # The compiler drops the names of what it rewrites: those who use it, or else whom it uses,
+        # tell. What reads anything of the backward pass belongs to it.
+        read_from = sorted((named.get(x, "") for x in read), key=_forward)
+        around = [named[name], *(named[x] for x in users[name]), *read_from]
+        source = named[name] = next(filter(None, around), "")
+        flop = 0.0
+        if opcode in _KINDS:
+            one, other = (_sizes(shapes[x]) for x in read[:2])
+            flop = 2.0 * math.prod(_sizes(shape)) * _summed(opcode, one, other, rest)
+        if opcode not in _CONTAINERS:
+            kind = _KINDS.get(opcode, "rest")
+            found[name] = Operation(_part(source) or "rest", not _forward(source), kind, flop)
+    return found
+
+
+def _part(source):
+    """The part of the model, of an operation's name: Flax's module, or a scope of the step."""
+    found = re.search(r"\(Network\)+/(\w+)/|\b(augment|losses|optimizer)\b", source)
+    return found and (found[1] or found[2])
+
+
+def _forward(source):
+    return "transpose(" not in source
+
+
+def _sizes(shape):
+    return [int(x) for x in re.search(r"\[([\d,]*)\]", shape)[1].split(",") if x]
+
+
+def _summed(opcode, one, other, rest):
+    """How many products each number of the result is the sum of."""
+    if opcode == "dot":
+        return math.prod(one[int(i)] for i in _list(r"lhs_contracting_dims=\{([\d,]*)\}", rest))
+    labels = re.search(r"dim_labels=\w+_(\w+)->", rest)[1]
+    return math.prod(other) / other[labels.index("o")]
+
+
+def _list(pattern, text):
+    return [x for x in re.search(pattern, text)[1].split(",") if x]
+
+
+def collectives(program, devices):
+    """Bytes of each collective in a compiled program: of the whole array, not of a share of it."""
+    found = []
+    pattern = r"= (.*?) (all-reduce|all-gather|reduce-scatter)(?:-start)?\("
+    for result, kind in re.findall(pattern, program):
+        share = devices if kind == "reduce-scatter" else 1
+        arrays = re.findall(r"\b[fsu](\d+)\[([\d,]*)\]", result)
+        sizes = [
+            int(n) // 8 * np.prod([int(x) for x in shape.split(",") if x]) for n, shape in arrays
+        ]
+        found.append(int(share * sum(sizes)))
+    return found

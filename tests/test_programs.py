@@ -1,0 +1,48 @@
+"""What is read from the text of compiled programs."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+import programs
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def test_operations_are_counted_where_they_come_from():
+    def f(kernel, matrix, x):
+        with jax.named_scope("augment"):
+            x = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_NHWC)
+            x = jnp.tanh(x)
+        with jax.named_scope("losses"):
+            return jnp.tanh(x.reshape(-1, 6) @ matrix).sum()
+
+    x, kernel, matrix = jnp.ones((2, 16, 12, 4)), jnp.ones((3, 3, 4, 6)), jnp.ones((6, 10))
+    gradient = jax.jit(jax.grad(f, (0, 1)))
+    found = programs.operations(gradient.lower(kernel, matrix, x).compile().as_text())
+    flop = collections.Counter()
+    for operation in found.values():
+        flop[operation.part, operation.backward, operation.kind] += operation.flop
+    rows = 2 * 16 * 12
+    product, convolution = 2 * rows * 6 * 10, 2 * rows * 6 * 9 * 4
+    assert {key: count for key, count in flop.items() if count} == {
+        ("augment", False, "convolutions"): convolution,
+        ("losses", False, "products"): product,
+        ("losses", True, "products"): 2 * product,
+        ("augment", True, "convolutions"): pytest.approx(convolution, rel=0.01),
+    }
+
+
+def test_collectives_are_counted_with_the_bytes_of_whole_arrays():
+    def f(x, y):
+        total, mean = lax.psum(x, "d"), lax.pmean(y, "d")
+        return total, mean, lax.all_gather(x * mean.sum(), "d")
+
+    args = jnp.ones((4, 8, 3)), jnp.ones((4, 5))
+    text = jax.pmap(f, axis_name="d").lower(*args).compile().as_text()
+    found = programs.collectives(text, 4)
+    assert len(found) in (2, 3)  # XLA may reduce both arrays at once
+    assert sum(found) == 5 * 4 + 8 * 3 * 4 + 4 * 8 * 3 * 4
