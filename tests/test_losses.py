@@ -122,6 +122,26 @@ def test_hetero_center_gradient(rng, form):
     check_grads(lambda a, b: centered(form, a, b, label, 0.3), (rgb, ir), 1, ["rev"])
 
 
+@pytest.mark.parametrize("form", hetero_center.FORMS)
+def test_hetero_center_is_mined_over_all_devices(rng, form):
+    label = np.array([4, 4, 0, 0, 2, 2])
+    features = 0.1 * rng.normal(size=(3, 2, 6, 4))  # by head, modality and row
+
+    def term(features, label, axis_name=None):
+        targets = Targets(jnp.concatenate([label, label]), axis_name=axis_name)
+        outputs = Outputs(None, features.reshape(3, -1, 4), None, None, None)
+        return hetero_center.term(outputs, targets, form=form)
+
+    def split(x):
+        shares = x.reshape(3, 2, 3, 2, 4), label.reshape(3, 2)  # an identity for each device
+        mapped = jax.vmap(lambda *share: term(*share, "devices"), (2, 0), axis_name="devices")
+        return mapped(*shares).mean()
+
+    expected = jax.value_and_grad(lambda x: term(x, label))(features)
+    for a, b in zip(jax.value_and_grad(split)(features), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("form", hetero_center.FORMS.values())
 def test_hetero_center_of_equal_centres_has_a_finite_gradient(form):
     label, same = jnp.array([0, 0, 1, 1]), jnp.ones((4, 3))

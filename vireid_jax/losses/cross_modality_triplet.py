@@ -12,7 +12,11 @@ from vireid_jax.types import Outputs, Targets
 
 
 def hard_pentaplet(
-    features: jax.Array, label: jax.Array, infrared: jax.Array, margin: float
+    features: jax.Array,
+    label: jax.Array,
+    infrared: jax.Array,
+    margin: float,
+    among: tuple | None = None,
 ) -> jax.Array:
     """The loss of one head.
 
@@ -23,31 +27,37 @@ def hard_pentaplet(
     modality.
 
     Args:
-      features: float [M, F].
+      features: float [M, F], the anchors a.
       label: int [M].
       infrared: bool [M], the modality.
       margin: of both terms.
+      among: (features, label, infrared) of all others, and of a itself; None: of the anchors.
 
     Returns:
       A scalar.
     """
-    same = label[:, None] == label[None]
-    distance = distances(features)
+    others, other_label, other_infrared = among or (features, label, infrared)
+    same = label[:, None] == other_label[None]
+    distance = distances(features, others)
 
     def hinge(among):
         positive = jnp.where(same & among, distance, -jnp.inf).max(1)
         negative = jnp.where(~same & among, distance, jnp.inf).min(1)
         return jax.nn.relu(margin + positive - negative).mean()
 
-    return hinge(True) + hinge(infrared[:, None] != infrared[None])
+    return hinge(True) + hinge(infrared[:, None] != other_infrared[None])
 
 
 def term(outputs: Outputs, targets: Targets, *, margin: float = 0.3) -> jax.Array:
-    """`hard_pentaplet` of every head, summed; mined over the global batch."""
-    features = jnp.concatenate(outputs.features)  # [heads, 2B, F]
-    infrared = jnp.arange(features.shape[1]) >= features.shape[1] // 2
+    """`hard_pentaplet` of every head, summed; mined over the global batch.
+
+    Each device has its own images, as many as every other, for anchors.
+    """
     label = targets.label
-    if targets.axis_name:
-        features = gather(features, targets.axis_name, axis=1)
-        label, infrared = (gather(x, targets.axis_name, axis=0) for x in (label, infrared))
-    return jax.vmap(hard_pentaplet, (0, None, None, None))(features, label, infrared, margin).sum()
+    infrared = jnp.arange(len(label)) >= len(label) // 2
+
+    def of_head(features):  # [2B, F]
+        own = features, label, infrared
+        return hard_pentaplet(*own, margin, gather(own, targets.axis_name))
+
+    return jax.vmap(of_head)(jnp.concatenate(outputs.features)).sum()

@@ -14,7 +14,9 @@ def centers(features: jax.Array, label: jax.Array) -> jax.Array:
     return (same / same.sum(1, keepdims=True)) @ features
 
 
-def hetero_center_sum(rgb: jax.Array, ir: jax.Array, label: jax.Array, margin: float) -> jax.Array:
+def hetero_center_sum(
+    rgb: jax.Array, ir: jax.Array, label: jax.Array, margin: float, among: tuple | None = None
+) -> jax.Array:
     """Eq. 19 for one head.
 
     L = sum_i [margin + |c_i^RGB - c_i^IR| - min_{m, j != i} |c_i^RGB - c_j^m|]_+
@@ -23,29 +25,33 @@ def hetero_center_sum(rgb: jax.Array, ir: jax.Array, label: jax.Array, margin: f
     over the identities i of the batch; m is either modality.
 
     Args:
-      rgb, ir: float [B, F], `centers` of each modality by row.
+      rgb, ir: float [B, F], `centers` of each modality by row: the anchors.
       label: int [B]; rows of one identity may stand anywhere.
       margin: rho.
+      among: (rgb, ir, label) of the centres c_j, the anchors and others; None: of the anchors.
 
     Returns:
       A scalar.
     """
-    both = jnp.stack([rgb, ir])  # [2, B, F], the anchors
-    other = label[:, None] != label[None]  # [B, B]
-    distance = distances(both.reshape(-1, both.shape[-1])).reshape(2, len(label), 2, len(label))
-    negative = jnp.where(other[:, None], distance, jnp.inf).min((2, 3))  # [2, B]
-    positive = jnp.diagonal(distance[0, :, 1])  # [B]
-    hinge = jax.nn.relu(margin + positive - negative)
+    *others, other_label = among or (rgb, ir, label)
+    distance = distances(jnp.stack([rgb, ir])[:, None], jnp.stack(others))  # [2, 2, B, N]
+    another = label[:, None] != other_label[None]  # [B, N]
+    negative = jnp.where(another, distance, jnp.inf).min((1, 3))  # [2, B]
+    hinge = jax.nn.relu(margin + _length(rgb - ir) - negative)
     return (hinge * _first_of_its_label(label)).sum()
 
 
-def hetero_center_mean(rgb: jax.Array, ir: jax.Array, label: jax.Array, margin: float) -> jax.Array:
+def hetero_center_mean(
+    rgb: jax.Array, ir: jax.Array, label: jax.Array, margin: float, among: tuple | None = None
+) -> jax.Array:
     """Eq. 19 averaged over its 2D anchors, as in the public code of the loss's authors."""
     anchors = 2 * _first_of_its_label(label).sum()
-    return hetero_center_sum(rgb, ir, label, margin) / anchors
+    return hetero_center_sum(rgb, ir, label, margin, among) / anchors
 
 
-def contrastive6(rgb: jax.Array, ir: jax.Array, label: jax.Array, margin: float) -> jax.Array:
+def contrastive6(
+    rgb: jax.Array, ir: jax.Array, label: jax.Array, margin: float, among: tuple | None = None
+) -> jax.Array:
     """The contrastive loss that the published training code uses instead of Eq. 19.
 
     With c_i the mean of both modalities' centres, d_ij = |c_i^m - c_j| and y_ij = 1 where i and j
@@ -55,12 +61,12 @@ def contrastive6(rgb: jax.Array, ir: jax.Array, label: jax.Array, margin: float)
 
     (the second root is the published code's). Arguments as in `hetero_center_sum`.
     """
-    middle = (rgb + ir) / 2
-    same = label[:, None] == label[None]
+    other_rgb, other_ir, other_label = among or (rgb, ir, label)
+    middle = (other_rgb + other_ir) / 2
+    same = label[:, None] == other_label[None]
 
     def one(anchor):
-        squared = jnp.square(anchor[:, None] - middle[None]).sum(-1)
-        distance = jnp.sqrt(jnp.maximum(squared, _TINY))
+        distance = distances(anchor, middle)
         push = jnp.square(jax.nn.relu(margin - jnp.sqrt(distance + 1e-10)))
         return jnp.where(same, jnp.square(distance), push).mean()
 
@@ -77,28 +83,37 @@ FORMS = {
 def term(
     outputs: Outputs, targets: Targets, *, form: str = "sum", margin: float = 0.3
 ) -> jax.Array:
-    """Eq. 20: the loss of every head of both branches, summed; mined over the global batch."""
+    """Eq. 20: the loss of every head of both branches, summed; mined over the global batch.
+
+    Each device has its own identities, as many as every other, for anchors.
+    """
     loss = FORMS[form]
-    features = jnp.concatenate(outputs.features)  # [heads, 2B, F]
-    half = features.shape[1] // 2
+    half = len(targets.label) // 2
     label = targets.label[:half]
-    of_rows = jax.vmap(centers, (0, None))
-    rgb, ir = of_rows(features[:, :half], label), of_rows(features[:, half:], label)
-    if targets.axis_name:
-        rgb, ir = (gather(x, targets.axis_name, axis=1) for x in (rgb, ir))
-        label = gather(label, targets.axis_name, axis=0)
-    return jax.vmap(loss, (0, 0, None, None))(rgb, ir, label, margin).sum()
+
+    def of_head(features):  # [2B, F]
+        rgb, ir = centers(features[:half], label), centers(features[half:], label)
+        return loss(rgb, ir, label, margin, gather((rgb, ir, label), targets.axis_name))
+
+    own = jax.vmap(of_head)(jnp.concatenate(outputs.features)).sum()
+    devices = jax.lax.axis_size(targets.axis_name) if targets.axis_name else 1
+    return own * devices if form == "sum" else own
 
 
-def distances(x: jax.Array) -> jax.Array:
-    """|x_i - x_j|, [n, F] -> [n, n]; a distance of zero has gradient zero."""
-    squared = jnp.square(x[:, None] - x[None]).sum(-1)
-    return jnp.sqrt(jnp.maximum(squared, _TINY))
+def distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    """|x_i - y_j|, [..., n, F] and [..., m, F] -> [..., n, m]; at zero its gradient is zero."""
+    return _length(x[..., :, None, :] - y[..., None, :, :])
 
 
-def gather(x: jax.Array, axis_name: str, axis: int) -> jax.Array:
-    """The rows of all devices along `axis`."""
-    return jax.lax.all_gather(x, axis_name, axis=axis, tiled=True)
+def _length(x):
+    return jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1), _TINY))
+
+
+def gather(rows: tuple, axis_name: str | None) -> tuple:
+    """The rows of all devices, of each array; as they are without a mapped axis."""
+    if not axis_name:
+        return rows
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), rows)
 
 
 def _first_of_its_label(label):
