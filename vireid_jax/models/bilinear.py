@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vireid_jax.models.layers import at_least_float32
 from vireid_jax.models.part_heads import stripes
 
 _TINY = 1e-5  # under roots, so that nothing to pool has finite gradients
@@ -47,7 +48,7 @@ def spectrum(x, size: int, seed: int):
 def sketch(x, size: int, seed: int):
     """The count sketch with the `hashes` of `seed`, [..., C] -> float32 (at least) [..., D]."""
     place, sign = hashes(x.shape[-1], size, seed)
-    x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    x = at_least_float32(x)
     # Channels first: XLA's CPU backend then adds whole rows.
     rows = jnp.moveaxis(sign.astype(x.dtype) * x, -1, 0)
     return jnp.moveaxis(jax.ops.segment_sum(rows, place, size), 0, -1)

@@ -80,7 +80,10 @@ def start_pose_branch(file: str | Path, variables: dict) -> dict:
       UserError: as `load`; the network has no pose branch, or one of other sizes.
     """
     if "pose" not in variables["params"]:
-        raise UserError(f"config.model.init_pose_from={file} needs config.model.pose_branch=True")
+        raise UserError(
+            f"config.model.init_pose_from={file} needs a network with a pose branch: leave it "
+            "out, or choose a variant that has one, such as full"
+        )
     teacher = load(file)
 
     def replaced(kind):
