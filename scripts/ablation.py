@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -64,14 +65,19 @@ def rows_of(compared: list[comparison.Compared]) -> list[tuple[str, ...]]:
 
 
 def plot(compared: list[comparison.Compared], file: Path) -> None:
-    """The mAP of every seed as a point, and the means as bars."""
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    colours = {"f_ID": "tab:blue", "f_ALL": "tab:orange"}
-    for place, c in enumerate(compared):
-        axes.bar(place, c.mAP.mean(), color=colours[c.feature], alpha=0.4)
-        axes.plot([place] * len(c.mAP), c.mAP, "o", color=colours[c.feature], markersize=4)
-    axes.set_xticks(range(len(compared)), [f"{c.variant}\n{c.feature}" for c in compared])
-    axes.set_ylabel("mAP, %")
+    """A panel for each feature: the mAP of every seed from row to row, thin, and the mean."""
+    panels = {}
+    for c in compared:
+        panels.setdefault(c.feature, {})[c.variant] = c.mAP
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(8, 3.5), sharey=True, squeeze=False, layout="constrained"
+    )
+    for own, (feature, rows) in zip(axes[0], panels.items(), strict=True):
+        values = np.stack(list(rows.values()))  # [rows, seeds]
+        own.plot(list(rows), values, "o-", color="tab:blue", alpha=0.3, markersize=4)
+        own.plot(list(rows), values.mean(1), "o-", color="tab:blue", linewidth=3)
+        own.set_title(feature)
+    axes[0, 0].set_ylabel("mAP, %")
     figure.savefig(file, dpi=120)
 
 
