@@ -2,10 +2,11 @@
 
     python scripts/diagnose.py --config=configs/synthetic.py --workdir=runs/synthetic
 
-First the raw loss terms, averaged over tenths of the run; then each branch's feature alone, by the
-first protocol; then retrieval from every camera in every other, all images of it, on the training
-and on the test identities. Where both are alike, more training would help; where they are not, more
-data.
+First the raw loss terms, averaged over tenths of the run; then, by the first protocol, each
+branch's feature alone, and of each branch the stripes one by one, with the correlation of the
+similarities that two of them give: the less alike they are, the more they add to each other; then
+retrieval from every camera in every other, all images of it, on the training and on the test
+identities. Where both are alike, more training would help; where they are not, more data.
 """
 
 import itertools
@@ -22,7 +23,7 @@ from vireid_jax.evaluation.protocols import evaluate
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.workdir import Workdir, read_lines
-from vireid_jax.types import UserError
+from vireid_jax.types import Modality, UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the run's configuration.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -54,6 +55,16 @@ def between_cameras(features, image_set) -> dict:
     return found
 
 
+def of_stripes(feature, parts, image_set, protocol) -> tuple[list[float], float]:
+    """The mAP of each stripe alone, and the mean correlation between two stripes' similarities."""
+    stripes = dict(enumerate(np.split(feature, parts, 1)))
+    figures = evaluate(stripes, image_set, [protocol])[protocol.name]
+    query, visible = (np.flatnonzero(image_set.modality == m) for m in reversed(Modality))
+    similarities = [(own[query] @ own[visible].T).ravel() for own in stripes.values()]
+    between = np.corrcoef(similarities)[np.triu_indices(parts, 1)]
+    return [figures[stripe]["mAP"]["mean"] for stripe in stripes], between.mean()
+
+
 def main():
     """Reads the log, embeds both splits as --mode=evaluate would, prints."""
     experiment = Experiment(CONFIG.value)
@@ -72,10 +83,14 @@ def main():
     protocol, *_ = experiment.protocols
     alone = of_branches(features)
     figures = evaluate(alone, experiment.test_set, [protocol])[protocol.name]
-    print(f"\n{protocol.name}  rank-1 / mAP")
-    for branch in alone:
+    print(f"\n{protocol.name:<12}  rank-1 / mAP   mean mAP of its stripes alone, correlation, each")
+    parts = CONFIG.value.model.parts
+    for branch, feature in alone.items():
         rank1, mAP = (figures[branch][figure]["mean"] for figure in ("rank1", "mAP"))
-        print(f"{branch:<{len(protocol.name)}}  {rank1:.2f} / {mAP:.2f}")
+        stripes, alike = of_stripes(feature, parts, experiment.test_set, protocol)
+        each = " ".join(f"{own:.1f}" for own in stripes)
+        together = f"{rank1:5.2f} / {mAP:5.2f}"
+        print(f"{branch:<12}  {together}  {np.mean(stripes):.2f}  {alike:.2f}  {each}")
     print(f"\n{name}, rank-1 / mAP, query - gallery camera")
     print("           training identities  test identities")
     for query, gallery in sorted(found[0].keys() & found[1].keys()):
