@@ -120,7 +120,8 @@ def main():
         plot(compared, picture)
         step = results[ROWS.value[0]][0]["step"]
         environment = json.loads((folders[0] / "environment.json").read_text())
-        notes = f"{SEEDS.value} seeds, {step:,} steps. {figures.made_with(environment)}"
+        seeds = "one seed" if SEEDS.value == 1 else f"{SEEDS.value} seeds"
+        notes = f"{step:,} steps, {seeds}. {figures.made_with(environment)}"
         notes += " \\* of the paper, rank-1 / mAP."
         image = f"![mAP of each row]({picture.relative_to(page.parent)})"
         figures.write(page, name, f"{figures.markdown(COLUMNS, table)}\n\n{notes}\n\n{image}")

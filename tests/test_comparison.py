@@ -97,7 +97,7 @@ def test_the_ablation_prints_its_table_and_writes_it_into_a_page(tmp_path):
     assert text.endswith("after\n")
     assert "old" not in text
     assert f"| {' | '.join(row)} | 60.19 / 58.96 |" in text
-    assert "2 seeds, 4 steps. JAX 1.2, Python 3.x, 1 x abacus." in text
+    assert "4 steps, 2 seeds. JAX 1.2, Python 3.x, 1 x abacus." in text
     assert (tmp_path / "images" / "baseline_peb.png").read_bytes().startswith(b"\x89PNG")
     done = run("ablation.py", *options[:1], "--rows=basline")
     assert done.returncode == 2

@@ -38,8 +38,8 @@ def swap_stems(config, monkeypatch):
 def spoil_training_set(monkeypatch, change):
     load = images.load_images
 
-    def spoilt(data, split):
-        found = load(data, split)
+    def spoilt(data, split, *options):
+        found = load(data, split, *options)
         return dataclasses.replace(found, **change(found)) if split == "train" else found
 
     monkeypatch.setattr(images, "load_images", spoilt)
