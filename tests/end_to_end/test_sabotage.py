@@ -2,7 +2,7 @@
 
 $ python -m pytest -m slow -n 0 -s tests/end_to_end/test_sabotage.py
 
-renders the benchmark and trains for 600 steps a run, about ten minutes on two cores.
+renders the benchmark and trains for 600 steps a run, a quarter of an hour on one core.
 """
 
 import dataclasses
