@@ -34,11 +34,9 @@ def main(runs: str) -> None:
                 f"mean: {', '.join(sorted(foreign))}"
             )
     for folder, result in zip(folders[1:], results[1:], strict=True):
-        differ = [key for key in ALIKE if result[key] != results[0][key]]
+        alike = (*ALIKE, "step") if result["selection"] == "last" else ALIKE
+        differ = [key for key in alike if result[key] != results[0][key]]
         differ += ["protocols"] * (result["protocols"].keys() != results[0]["protocols"].keys())
-        differ += ["step"] * (
-            result["selection"] == "last" and result["step"] != results[0]["step"]
-        )
         if differ:
             raise UserError(
                 f"{folders[0]} and {folder} were evaluated differently ({', '.join(differ)}): "

@@ -5,8 +5,6 @@ import dataclasses
 import math
 import re
 
-import numpy as np
-
 _KINDS = {"convolution": "convolutions", "dot": "products"}
 _CONTAINERS = {"while", "conditional", "call"}  # what they hold stands in the text as well
 
@@ -18,7 +16,7 @@ class Operation:
     Attributes:
       part: of the model.
       backward: whether it computes gradients.
-      kind: a column.
+      kind: "convolutions", "products" or "rest".
       flop: two for a multiplication and an addition; 0 for the rest.
     """
 
@@ -69,19 +67,20 @@ def _forward(source):
 
 
 def _sizes(shape):
-    return [int(x) for x in re.search(r"\[([\d,]*)\]", shape)[1].split(",") if x]
+    return _numbers(re.search(r"\[([\d,]*)\]", shape)[1])
+
+
+def _numbers(text):
+    return [int(x) for x in text.split(",") if x]
 
 
 def _summed(opcode, one, other, rest):
     """How many products each number of the result is the sum of."""
     if opcode == "dot":
-        return math.prod(one[int(i)] for i in _list(r"lhs_contracting_dims=\{([\d,]*)\}", rest))
+        summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", rest)[1]
+        return math.prod(one[i] for i in _numbers(summed))
     labels = re.search(r"dim_labels=\w+_(\w+)->", rest)[1]
     return math.prod(other) / other[labels.index("o")]
-
-
-def _list(pattern, text):
-    return [x for x in re.search(pattern, text)[1].split(",") if x]
 
 
 def collectives(program, devices):
@@ -91,8 +90,6 @@ def collectives(program, devices):
     for result, kind in re.findall(pattern, program):
         share = devices if kind == "reduce-scatter" else 1
         arrays = re.findall(r"\b[fsu](\d+)\[([\d,]*)\]", result)
-        sizes = [
-            int(n) // 8 * np.prod([int(x) for x in shape.split(",") if x]) for n, shape in arrays
-        ]
-        found.append(int(share * sum(sizes)))
+        sizes = [int(bits) // 8 * math.prod(_numbers(shape)) for bits, shape in arrays]
+        found.append(share * sum(sizes))
     return found

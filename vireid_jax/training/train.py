@@ -117,20 +117,17 @@ def train_in_turn(config, folder: str, together: bool = False) -> list[Path] | N
     Raises:
       UserError: as `train`.
     """
-    singles = single_configs(config)
-    folders = [str(Path(folder) / f"replica_{index}") for index in range(len(singles))]
-    runs = [Workdir(*run) for run in zip(folders, singles, strict=True)]
-    missing = [
-        (single, place)
-        for single, place, run in zip(singles, folders, runs, strict=True)
-        if not run.ended
+    runs = [
+        (single, Workdir(str(Path(folder) / f"replica_{index}"), single))
+        for index, single in enumerate(single_configs(config))
     ]
+    missing = [(single, str(run.path)) for single, run in runs if not run.ended]
     if together and missing:
         missing = [(config, folder)]
     for own, place in missing:
         with contextlib.suppress(Busy):
             train(own, place)
-    return [run.path for run in runs] if all(run.ended for run in runs) else None
+    return [run.path for _, run in runs] if all(run.ended for _, run in runs) else None
 
 
 def _kind(config):

@@ -3,10 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vireid_jax.models.architectures import identity_features, pose_features
 from vireid_jax.models.part_heads import PartHeads, Teacher, stripes
-from vireid_jax.models.pose_branch import PoseBranch
-from vireid_jax.models.reid_branch import ReidBranch
-from vireid_jax.models.streams import TwoStream
 from vireid_jax.types import Outputs
 
 NEEDS_HEATMAPS = False
@@ -15,17 +13,11 @@ NEEDS_HEATMAPS = False
 def outputs(net, layers, rgb, ir, heatmap) -> Outputs:
     """Eq. 1-14; without `net.pose_branch` and `net.teacher` the rows of Table IV."""
     del heatmap
-    backbone = layers, net.backbone, net.width, net.blocks
-    F_S = TwoStream(*backbone, name="streams")(rgb, ir)
-    F_id2 = ReidBranch(*backbone, name="reid")(F_S)
+    F_S, F_id2 = identity_features(net, layers, rgb, ir)
     pose = {}
     F_ID = F_id2
     if net.pose_branch:
-        branch = PoseBranch(
-            layers, net.pose_width, F_id2.shape[-1], net.heatmaps, net.mask_relu, name="pose"
-        )
-        pose = branch(F_S)
-        pose["F_P"] = net.perturbed("F_P", pose["F_P"])
+        pose = pose_features(net, layers, F_S, F_id2)
         pose["M"] = nn.sigmoid(pose["F_P"])  # Eq. 7
         F_ID = pose["M"] * F_id2  # Eq. 9
     F_ID = net.perturbed("F_ID", F_ID)

@@ -5,10 +5,8 @@ The pose branch has no loss of its own: what it looks at, identities alone teach
 """
 
 from vireid_jax.models import bilinear
+from vireid_jax.models.architectures import identity_features, pose_features
 from vireid_jax.models.part_heads import PartHeads
-from vireid_jax.models.pose_branch import PoseBranch
-from vireid_jax.models.reid_branch import ReidBranch
-from vireid_jax.models.streams import TwoStream
 from vireid_jax.types import Outputs
 
 NEEDS_HEATMAPS = False
@@ -17,15 +15,10 @@ NEEDS_HEATMAPS = False
 def outputs(net, layers, rgb, ir, heatmap) -> Outputs:
     """f_ID of P stripes, each the bilinear pooling of F_id2 and F_P."""
     del heatmap
-    backbone = layers, net.backbone, net.width, net.blocks
-    F_S = TwoStream(*backbone, name="streams")(rgb, ir)
-    F_id2 = ReidBranch(*backbone, name="reid")(F_S)
-    branch = PoseBranch(
-        layers, net.pose_width, F_id2.shape[-1], net.heatmaps, net.mask_relu, name="pose"
-    )
-    pose = branch(F_S)
-    F_ID, F_P = net.perturbed("F_ID", F_id2), net.perturbed("F_P", pose["F_P"])
+    F_S, F_id2 = identity_features(net, layers, rgb, ir)
+    F_ID = net.perturbed("F_ID", F_id2)
+    pose = pose_features(net, layers, F_S, F_id2)
     heads = PartHeads(layers, net.parts, net.features, net.ids, name="parts")
-    features, logits = heads(bilinear.pooled(F_ID, F_P, net.parts))  # [P, 2B, F], [P, 2B, N]
-    pose["F_P"] = F_P
+    pooled = bilinear.pooled(F_ID, pose["F_P"], net.parts)
+    features, logits = heads(pooled)  # [P, 2B, F], [P, 2B, N]
     return Outputs(id_logits=logits, id_features=features, F_S=F_S, F_id2=F_id2, F_ID=F_ID, **pose)
