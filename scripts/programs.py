@@ -17,7 +17,7 @@ class Operation:
       part: of the model.
       backward: whether it computes gradients.
       kind: "convolutions", "products" or "rest".
-      flop: two for a multiplication and an addition; 0 for the rest.
+      flop: two for a multiplication and an addition, in all turns of a loop; 0 for the rest.
     """
 
     part: str
@@ -31,6 +31,7 @@ def operations(program: str) -> dict[str, Operation]:
     lines = re.findall(r"^ *(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$", program, re.M)
     shapes = {name: shape for name, shape, *_ in lines}
     inner = dict(re.findall(r"^%?([\w.\-]+) \(.*?\{\n(.*?)^\}", program, re.M | re.S))
+    turns = _turns(inner, lines)
     named, users = {}, collections.defaultdict(list)
     for name, _, _, rest in lines:
         read = re.findall(r"%([\w.\-]+)", rest)
@@ -49,11 +50,26 @@ def operations(program: str) -> dict[str, Operation]:
         flop = 0.0
         if opcode in _KINDS:
             one, other = (_sizes(shapes[x]) for x in read[:2])
-            flop = 2.0 * math.prod(_sizes(shape)) * _summed(opcode, one, other, rest)
+            flop = 2.0 * math.prod(_sizes(shape)) * _summed(opcode, one, other, rest) * turns[name]
         if opcode not in _CONTAINERS:
             kind = _KINDS.get(opcode, "rest")
             found[name] = Operation(_part(source) or "rest", not _forward(source), kind, flop)
     return found
+
+
+def _turns(inner, lines):
+    """How often each operation is computed: those in loops of known length more than once."""
+    turns = collections.defaultdict(lambda: 1)
+    for name, _, opcode, rest in lines:
+        count = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
+        if opcode == "while" and count:
+            waiting = [re.search(r"body=%([\w.\-]+)", rest)[1]]
+            while waiting:
+                body = inner[waiting.pop()]
+                for name in re.findall(r"^ *(?:ROOT )?%?([\w.\-]+) = ", body, re.M):
+                    turns[name] *= int(count[1])
+                waiting += [x for x in re.findall(r"%([\w.\-]+)", body) if x in inner]
+    return turns
 
 
 def _part(source):

@@ -46,3 +46,14 @@ def test_collectives_are_counted_with_the_bytes_of_whole_arrays():
     found = programs.collectives(text, 4)
     assert len(found) in (2, 3)  # XLA may reduce both arrays at once
     assert sum(found) == 5 * 4 + 8 * 3 * 4 + 4 * 8 * 3 * 4
+
+
+def test_operations_in_loops_count_as_often_as_they_are_computed():
+    def f(matrix, rows):
+        with jax.named_scope("losses"):
+            return lax.map(lambda x: jnp.tanh(lax.map(lambda y: y @ matrix, x)), rows)
+
+    args = jnp.ones((6, 10)), jnp.ones((3, 5, 8, 6))
+    found = programs.operations(jax.jit(f).lower(*args).compile().as_text())
+    flop = sum(operation.flop for operation in found.values())
+    assert flop == 3 * 5 * 2 * 8 * 6 * 10

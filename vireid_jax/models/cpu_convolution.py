@@ -28,6 +28,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vireid_jax.models import winograd
+
+_WINOGRAD = 512  # input times output channels
 _MANY_TAPS = 9  # more patches would cost more memory traffic than they save
 _TRANSPOSED = {"kernel": (3, 3), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2, 2)}
 
@@ -52,7 +55,18 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
             return _by_patches(x, kernel, strides, padding, dilation)
         if spread == dilation == (1, 1) and strides == (2, 2):
             return _by_cells(x, kernel, padding)
+        if spread == strides == (1, 1) and _many_products(x, kernel, padding, dilation):
+            return winograd.conv3x3(x, kernel, dilation[0])
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
+
+
+def _many_products(x, kernel, padding, dilation):
+    """Whether Winograd's form is quicker, and can do it."""
+    *size, channels, features = kernel.shape
+    fits = size == [3, 3] and [tuple(p) for p in padding] == [(d, d) for d in dilation]
+    equal = len(set(dilation)) == 1 and not any(n % dilation[0] for n in x.shape[1:3])
+    enough = channels * features >= _WINOGRAD and x.dtype in (jnp.float32, jnp.float64)
+    return fits and equal and enough
 
 
 def for_backend():
