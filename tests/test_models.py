@@ -10,7 +10,7 @@ import pytest
 from configs import default, regdb, synthetic
 from vireid_jax.models import network, part_heads, refinement
 from vireid_jax.models.backbones import resnet
-from vireid_jax.models.layers import BatchNorm, Layers
+from vireid_jax.models.layers import BatchNorm, ConvBlock, Layers
 from vireid_jax.types import UserError
 
 # Trained parameters at paper size, 395 identities and one heatmap, by variant and part.
@@ -311,3 +311,21 @@ def test_batchnorm_in_half_precision_keeps_its_input_as_it_came():
     (gradient,), (expected,) = backward(dy), expected_backward(dy)
     assert gradient.dtype == jnp.bfloat16
     np.testing.assert_array_equal(gradient, expected.astype(jnp.bfloat16))
+
+
+def test_a_bias_that_batchnorm_takes_away_has_no_gradient_in_training():
+    x = jax.random.normal(jax.random.key(1), (2, 6, 6, 3))
+
+    def gradient(train):
+        block = ConvBlock(Layers(train), 4, bias=True)
+        variables = block.init(jax.random.key(0), x)
+
+        def loss(params):
+            y, _ = block.apply(variables | {"params": params}, x, mutable=["batch_stats"])
+            return jnp.sin(y).sum()
+
+        return jax.grad(loss)(variables["params"])["conv"]
+
+    assert not gradient(train=True)["bias"].any()
+    assert gradient(train=False)["bias"].all()
+    assert gradient(train=True)["kernel"].all()

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from vireid_jax.models.channel_sums import channel_sums
 
@@ -142,6 +143,11 @@ def _normalised(x, scale, bias, mean, var, epsilon):
     return x * factor + (bias - mean * factor)
 
 
+def _bias_kept(inputs, kernel, bias, **options):
+    """Where Flax's layers bring their arrays to one dtype: with a bias that does not learn."""
+    return promote_dtype(inputs, kernel, jax.lax.stop_gradient(bias), **options)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layers:
     """How the network builds its layers: what every module shares, handed down as one value.
@@ -177,10 +183,15 @@ class Layers:
         dilation=1,
         groups=1,
         bias=False,
+        normalised=False,
         init=None,
         name,
     ):
-        """A square convolution padded as PyTorch's `padding = dilation * (kernel // 2)`."""
+        """A square convolution padded as PyTorch's `padding = dilation * (kernel // 2)`.
+
+        Where it is `normalised` by what follows, batch statistics take away what a bias adds: its
+        gradient in training is zero but for rounding, and made zero.
+        """
         pad = dilation * (kernel // 2)
         return nn.Conv(
             features,
@@ -193,6 +204,7 @@ class Layers:
             dtype=self.dtype,
             kernel_init=init or self.init.conv,
             conv_general_dilated=self.conv_general_dilated,
+            promote_dtype=_bias_kept if normalised and self.train else promote_dtype,
             name=name,
         )
 
@@ -245,6 +257,7 @@ class ConvBlock(nn.Module):
             strides=self.strides,
             dilation=self.dilation,
             bias=self.bias,
+            normalised=True,
             name="conv",
         )
         x = self.layers.norm(name="norm")(conv(x))
