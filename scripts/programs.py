@@ -60,15 +60,18 @@ def operations(program: str) -> dict[str, Operation]:
 def _turns(inner, lines):
     """How often each operation is computed: those in loops of known length more than once."""
     turns = collections.defaultdict(lambda: 1)
-    for name, _, opcode, rest in lines:
+    for _, _, opcode, rest in lines:
         count = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
         if opcode == "while" and count:
-            waiting = [re.search(r"body=%([\w.\-]+)", rest)[1]]
+            waiting, within = [re.search(r"body=%([\w.\-]+)", rest)[1]], set()
             while waiting:
-                body = inner[waiting.pop()]
-                for name in re.findall(r"^ *(?:ROOT )?%?([\w.\-]+) = ", body, re.M):
+                body = waiting.pop()
+                within.add(body)
+                called = re.findall(r"(?:calls|to_apply|body)=%([\w.\-]+)", inner[body])
+                waiting += [x for x in called if x not in within]
+            for body in within:
+                for name in re.findall(r"^ *(?:ROOT )?%?([\w.\-]+) = ", inner[body], re.M):
                     turns[name] *= int(count[1])
-                waiting += [x for x in re.findall(r"%([\w.\-]+)", body) if x in inner]
     return turns
 
 

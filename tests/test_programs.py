@@ -57,3 +57,23 @@ def test_operations_in_loops_count_as_often_as_they_are_computed():
     found = programs.operations(jax.jit(f).lower(*args).compile().as_text())
     flop = sum(operation.flop for operation in found.values())
     assert flop == 3 * 5 * 2 * 8 * 6 * 10
+
+
+def test_what_a_loop_names_twice_is_counted_once_a_turn():
+    program = """
+%shared (x: f32[4,6]) -> f32[4,4] {
+  %x = f32[4,6]{1,0} parameter(0)
+  ROOT %dot.1 = f32[4,4]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+}
+
+%body (s: (f32[4,6])) -> (f32[4,6]) {
+  %s = (f32[4,6]{1,0}) parameter(0)
+  %a = f32[4,4]{1,0} fusion(%s), kind=kLoop, calls=%shared
+  %b = f32[4,4]{1,0} fusion(%s), kind=kLoop, calls=%shared
+}
+
+ENTRY %main (x: f32[4,6]) -> f32[4,6] {
+  %w = (f32[4,6]{1,0}) while(%x), body=%body, backend_config={"known_trip_count":{"n":"7"}}
+}
+"""
+    assert programs.operations(program)["dot.1"].flop == 7 * 2 * 4 * 4 * 6

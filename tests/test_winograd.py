@@ -8,8 +8,6 @@ from jax import lax
 
 from vireid_jax.models import cpu_convolution, winograd
 
-_CHANNELS = 32, 24
-
 
 def _options(dilation):
     pad = (dilation, dilation)
@@ -28,9 +26,10 @@ def _value_and_gradient(convolve, x, kernel, dilation):
     return jax.tree.map(np.asarray, found)
 
 
-def _inputs(size, batch, dtype):
-    rng = np.random.default_rng(0)
-    x, kernel = rng.normal(size=(batch, *size, 32)), rng.normal(size=(3, 3, *_CHANNELS)) / 9
+def _inputs(size, batch, dtype, channels=32, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(batch, *size, channels))
+    kernel = rng.normal(size=(3, 3, channels, 24)) / 9
     return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
 
 
@@ -49,37 +48,46 @@ def test_it_is_the_convolution_of_the_definition(size, dilation, at_a_time, monk
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-10, 1e-12), ours, theirs)
 
 
-def test_in_float32_it_rounds_little_more_coarsely():
-    x, kernel = _inputs((24, 12), 4, "float32")
+@pytest.mark.parametrize("channels", [32, 256])
+def test_in_float32_it_rounds_a_few_times_more_coarsely(channels):
+    x, kernel = _inputs((12, 6), 4, "float32", channels)
     with jax.enable_x64(True):
         wide = [jnp.asarray(np.asarray(a), "float64") for a in (x, kernel)]
         exact = _value_and_gradient(lax.conv_general_dilated, *wide, 1)
-    ours = _value_and_gradient(cpu_convolution.conv_general_dilated, x, kernel, 1)
-    apart = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b), ours, exact)
-    assert max(jax.tree.leaves(apart)) < 1e-5
+
+    def apart(convolve):
+        found = _value_and_gradient(convolve, x, kernel, 1)
+        norms = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b), found, exact)
+        return np.array(jax.tree.leaves(norms)[1:])  # without the sum
+
+    ours, theirs = apart(cpu_convolution.conv_general_dilated), apart(lax.conv_general_dilated)
+    assert (ours < 10 * theirs).all()
 
 
-def test_kernels_of_several_runs_are_mapped():
-    x, kernel = _inputs((6, 6), 2, "float32")
-    kernels = jnp.stack([kernel, 2 * kernel])
-    one, two = jax.jit(jax.vmap(winograd.conv3x3, (None, 0)))(x, kernels)
-    alone = jax.jit(winograd.conv3x3)(x, kernel)
-    np.testing.assert_allclose(one, alone, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(two, 2 * one, rtol=1e-4, atol=1e-5)
+def test_runs_side_by_side_are_each_alone():
+    runs = [_inputs((6, 6), 2, "float32", seed=seed) for seed in (0, 1)]
+    x, kernel = map(jnp.stack, zip(*runs, strict=True))
+    gradient = jax.grad(lambda *a: jnp.sin(winograd.conv3x3(*a)).sum(), (0, 1))
+    together, alone = jax.jit(jax.vmap(gradient))(x, kernel), jax.jit(gradient)
+    for i, run in enumerate(runs):
+        for found, own in zip(together, alone(*run), strict=True):
+            np.testing.assert_allclose(found[i], own, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("size", "dilation", "dtype", "used"),
+    ("size", "dilation", "dtype", "channels", "used"),
     [
-        ((6, 6), 1, "float32", True),
-        ((6, 6), 2, "float32", True),
-        ((6, 5), 2, "float32", False),  # not as many rows or columns in each phase
-        ((6, 6), 1, "bfloat16", False),  # sums of differences would lose too much
+        ((6, 6), 1, "float32", 32, True),
+        ((6, 6), 2, "float32", 32, True),
+        ((6, 6), 1, "float32", 16, False),  # too few to pay
+        ((6, 5), 2, "float32", 32, False),  # not as many rows or columns in each phase
+        ((6, 6), 1, "bfloat16", 32, False),  # sums of differences would lose too much
     ],
 )
-def test_it_is_used_where_it_can_be(size, dilation, dtype, used):
+def test_it_is_used_where_it_pays(size, dilation, dtype, channels, used, monkeypatch):
+    calls = []
+    monkeypatch.setattr(winograd, "conv3x3", lambda x, *a: calls.append(a) or x)
     named, placed = _options(dilation)
-    program = jax.make_jaxpr(lambda *a: cpu_convolution.conv_general_dilated(*a, *placed, **named))(
-        *_inputs(size, 2, dtype)
-    )
-    assert ("conv_general_dilated" in str(program)) != used
+    x, kernel = _inputs(size, 2, dtype, channels)
+    jax.eval_shape(lambda *a: cpu_convolution.conv_general_dilated(*a, *placed, **named), x, kernel)
+    assert bool(calls) == used

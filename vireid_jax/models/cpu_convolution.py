@@ -1,8 +1,8 @@
 """Convolution for CPUs, in other words where XLA's own CPU convolution is slow.
 
-XLA's CPU backend convolves well at stride 1 with 3x3 kernels (see `training/devices.py`). A 1x1
-kernel takes it several times as long as the matrix product that it is, and the gradients of strided
-and of transposed convolutions, which are convolutions of dilated arrays, longer still. Instead,
+A 1x1 kernel takes XLA's CPU backend several times as long as the matrix product that it is, and
+the gradients of strided and of transposed convolutions, which are convolutions of dilated arrays,
+longer still. 3x3 kernels at stride 1 it computes as fast as their definition allows. Instead,
 
 - few taps are a matrix product with the patches under them (`_by_patches`):
 
@@ -16,7 +16,8 @@ and of transposed convolutions, which are convolutions of dilated arrays, longer
     y[i] = sum_{t, q} x[2 (i + t) + q] W[2 t + q]
 
 - depthwise kernels are sums of those slices times a number a channel (`_by_channels`);
-- transposed 3x3 kernels are a matrix product with cells of 2x2 pixels of the output (`_to_cells`).
+- transposed 3x3 kernels are a matrix product with cells of 2x2 pixels of the output (`_to_cells`);
+- 3x3 kernels between many channels take fewer products than their definition (`winograd.py`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
 `layers.Layers.conv_general_dilated`); GPUs and TPUs keep the original.
@@ -30,7 +31,7 @@ from jax import lax
 
 from vireid_jax.models import winograd
 
-_WINOGRAD = 512  # input times output channels
+_PAIRS = 512  # of input and output channels, from which on Winograd's form is quicker
 _MANY_TAPS = 9  # more patches would cost more memory traffic than they save
 _TRANSPOSED = {"kernel": (3, 3), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2, 2)}
 
@@ -55,18 +56,17 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
             return _by_patches(x, kernel, strides, padding, dilation)
         if spread == dilation == (1, 1) and strides == (2, 2):
             return _by_cells(x, kernel, padding)
-        if spread == strides == (1, 1) and _many_products(x, kernel, padding, dilation):
+        if spread == strides == (1, 1) and _winograd_is_quicker(x, kernel, padding, dilation):
             return winograd.conv3x3(x, kernel, dilation[0])
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
-def _many_products(x, kernel, padding, dilation):
-    """Whether Winograd's form is quicker, and can do it."""
+def _winograd_is_quicker(x, kernel, padding, dilation):
     *size, channels, features = kernel.shape
     fits = size == [3, 3] and [tuple(p) for p in padding] == [(d, d) for d in dilation]
     equal = len(set(dilation)) == 1 and not any(n % dilation[0] for n in x.shape[1:3])
-    enough = channels * features >= _WINOGRAD and x.dtype in (jnp.float32, jnp.float64)
-    return fits and equal and enough
+    exact = x.dtype in (jnp.float32, jnp.float64)  # in half precision its sums lose too much
+    return x.size and fits and equal and exact and channels * features >= _PAIRS
 
 
 def for_backend():

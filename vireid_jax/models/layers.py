@@ -143,7 +143,7 @@ def _normalised(x, scale, bias, mean, var, epsilon):
     return x * factor + (bias - mean * factor)
 
 
-def _bias_kept(inputs, kernel, bias, **options):
+def _bias_without_gradient(inputs, kernel, bias, **options):
     """Where Flax's layers bring their arrays to one dtype: with a bias that does not learn."""
     return promote_dtype(inputs, kernel, jax.lax.stop_gradient(bias), **options)
 
@@ -190,7 +190,7 @@ class Layers:
         """A square convolution padded as PyTorch's `padding = dilation * (kernel // 2)`.
 
         Where it is `normalised` by what follows, batch statistics take away what a bias adds: its
-        gradient in training is zero but for rounding, and made zero.
+        gradient in training is zero but for rounding, and made zero; weight decay still acts on it.
         """
         pad = dilation * (kernel // 2)
         return nn.Conv(
@@ -204,7 +204,7 @@ class Layers:
             dtype=self.dtype,
             kernel_init=init or self.init.conv,
             conv_general_dilated=self.conv_general_dilated,
-            promote_dtype=_bias_kept if normalised and self.train else promote_dtype,
+            promote_dtype=_bias_without_gradient if normalised and self.train else promote_dtype,
             name=name,
         )
 

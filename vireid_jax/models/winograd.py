@@ -1,7 +1,7 @@
 """3x3 convolution at stride 1 with 25 products for nine outputs, where the definition has 81.
 
-Winograd's F(3x3, 3x3), from polynomials. With three coefficients a and three coefficients g, the
-five of the product of both polynomials follow from its values at five points,
+Winograd's F(3x3, 3x3), from polynomials. Let T_g take the three coefficients a of one to the five
+of its product with another, g. They follow from the product's values at five points,
 
   T_g a = V^-1 [(E g) * (E a)],
 
@@ -36,7 +36,7 @@ def _values(coefficients):
 _E = _values(3)
 _D = np.rint(6 * np.linalg.inv(_values(5)).T) / 6  # V^-T, all sixths
 _TILE = 3  # pixels from one to the next
-_AT_A_TIME = 4e6  # numbers that images turn into while they are in work, about what a cache holds
+_AT_A_TIME = 4e6  # numbers that the images in work turn into, forward: about what a cache holds
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -60,12 +60,9 @@ def _backward(dilation, kept, dy):
     u = _kernel_values(kernel[::-1, ::-1].swapaxes(2, 3))
 
     def backward(du, images):
-        rows, columns = (
-            _tiles(matrix, image, margin).reshape(25, -1, image.shape[-1])
-            for matrix, image, margin in zip((_D, _E), images, (1, 0), strict=True)
-        )
-        du += jnp.einsum("tnc,tnd->tcd", rows, columns)
-        return du, _convolve(images[1], u)
+        x, dy = images
+        of_x, of_dy = _rows(_tiles(_D, x, 1)), _rows(_tiles(_E, dy, 0))
+        return du + jnp.einsum("tnc,tnd->tcd", of_x, of_dy), _convolve(dy, u)
 
     images = [_in_turn(image, dilation, sum(kernel.shape[2:])) for image in (x, dy)]
     du, dx = lax.scan(backward, jnp.zeros((25, *kernel.shape[2:]), x.dtype), images)
@@ -103,9 +100,14 @@ def _kernel_values(kernel):
     return _spread(_E, kernel[None]).reshape(25, *kernel.shape[2:])
 
 
+def _rows(tiles):
+    """A matrix for each of 25 values, a row for each tile: one dimension to sum over, not three."""
+    return tiles.reshape(25, -1, tiles.shape[-1])
+
+
 def _convolve(x, u):
     tiles = _tiles(_D, x, 1)
-    products = jnp.einsum("tnc,tcd->tnd", tiles.reshape(25, -1, x.shape[-1]), u)
+    products = jnp.einsum("tnc,tcd->tnd", _rows(tiles), u)
     y = products.reshape(*tiles.shape[:-1], -1)  # [5, 5, b, h / 3, w / 3, D]
     for axis in (4, 2):  # w, then h
         y = jnp.stack(_combined(_E.T, y), axis)
