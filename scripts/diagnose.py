@@ -5,7 +5,7 @@
 First the raw loss terms, averaged over tenths of the run; then, by the first protocol, each
 branch's feature alone, and of each branch the stripes one by one, with the correlation of the
 similarities that two of them give: the less alike they are, the more they add to each other; then
-retrieval from every camera in every other, all images of it, on the training and on the test
+retrieval from every camera in every other, all images of it, among as many training as test
 identities. Where both are alike, more training would help; where they are not, more data.
 """
 
@@ -28,6 +28,7 @@ from vireid_jax.types import Modality, UserError
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the run's configuration.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 PARTS = 10
+DRAWS = 5  # of training identities
 
 
 def curve(metrics: Path) -> str:
@@ -43,9 +44,11 @@ def curve(metrics: Path) -> str:
     return "\n".join(rows)
 
 
-def between_cameras(features, image_set) -> dict:
-    """{(query camera, gallery camera): (rank-1, mAP)} in percent."""
-    own = {camera: np.flatnonzero(image_set.camid == camera) for camera in set(image_set.camid)}
+def between_cameras(features, image_set, pids) -> dict:
+    """{(query camera, gallery camera): (rank-1, mAP)} in percent, among images of `pids`."""
+    among = np.isin(image_set.pid, pids)
+    cameras = set(image_set.camid[among])
+    own = {camera: np.flatnonzero(among & (image_set.camid == camera)) for camera in cameras}
     found = {}
     for query, gallery in itertools.permutations(sorted(own), 2):
         rows, columns = own[query], own[gallery]
@@ -53,6 +56,18 @@ def between_cameras(features, image_set) -> dict:
         figures = ranking.rank(features[rows] @ features[columns].T, *pids).percent()
         found[query, gallery] = figures["rank1"], figures["mAP"]
     return found
+
+
+def mean_between_cameras(features, image_set, count, rng) -> dict:
+    """`between_cameras` among `count` identities at random, the mean of `DRAWS` draws."""
+    everybody = np.unique(image_set.pid)
+    draws = 1 if count == len(everybody) else DRAWS
+    found = [
+        between_cameras(features, image_set, rng.choice(everybody, count, replace=False))
+        for _ in range(draws)
+    ]
+    pairs = set.intersection(*(set(own) for own in found))
+    return {pair: np.mean([own[pair] for own in found], 0) for pair in pairs}
 
 
 def of_stripes(feature, parts, image_set, protocol) -> tuple[list[float], float]:
@@ -75,11 +90,12 @@ def main():
         state = checkpoints.restore(experiment.abstract_state())
     print(curve(workdir.path / "metrics.jsonl"))
     flip = CONFIG.value.evaluation.flip_averaging
-    found = []
-    for image_set in (experiment.train_set, experiment.test_set):
+    sets, found = (experiment.train_set, experiment.test_set), []
+    count, rng = min(len(np.unique(own.pid)) for own in sets), np.random.default_rng(0)
+    for image_set in sets:
         features = experiment.features(state, image_set, flip)
         name, widest = list(features.items())[-1]
-        found.append(between_cameras(widest, image_set))
+        found.append(mean_between_cameras(widest, image_set, count, rng))
     protocol, *_ = experiment.protocols
     alone = of_branches(features)
     figures = evaluate(alone, experiment.test_set, [protocol])[protocol.name]
@@ -91,7 +107,7 @@ def main():
         each = " ".join(f"{own:.1f}" for own in stripes)
         together = f"{rank1:5.2f} / {mAP:5.2f}"
         print(f"{branch:<12}  {together}  {np.mean(stripes):.2f}  {alike:.2f}  {each}")
-    print(f"\n{name}, rank-1 / mAP, query - gallery camera")
+    print(f"\n{name}, rank-1 / mAP, query - gallery camera, {count} identities")
     print("           training identities  test identities")
     for query, gallery in sorted(found[0].keys() & found[1].keys()):
         cells = ("{:5.1f} / {:4.1f}".format(*pairs[query, gallery]) for pairs in found)

@@ -17,7 +17,7 @@ longer still. 3x3 kernels at stride 1 it computes as fast as their definition al
 
 - depthwise kernels are sums of those slices times a number a channel (`_by_channels`);
 - transposed 3x3 kernels are a matrix product with cells of 2x2 pixels of the output (`_to_cells`);
-- 3x3 kernels between many channels take fewer products than their definition (`winograd.py`).
+- 3x3 kernels of large layers take fewer products than their definition (`winograd.py`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
 `layers.Layers.conv_general_dilated`); GPUs and TPUs keep the original.
@@ -31,7 +31,7 @@ from jax import lax
 
 from vireid_jax.models import winograd
 
-_PAIRS = 512  # of input and output channels, from which on Winograd's form is quicker
+_ENOUGH = 5e7  # products of a tap, from which on Winograd's form is quicker on several cores
 _MANY_TAPS = 9  # more patches would cost more memory traffic than they save
 _TRANSPOSED = {"kernel": (3, 3), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2, 2)}
 
@@ -62,11 +62,11 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
 
 
 def _winograd_is_quicker(x, kernel, padding, dilation):
-    *size, channels, features = kernel.shape
+    *size, _, features = kernel.shape
     fits = size == [3, 3] and [tuple(p) for p in padding] == [(d, d) for d in dilation]
     equal = len(set(dilation)) == 1 and not any(n % dilation[0] for n in x.shape[1:3])
     exact = x.dtype in (jnp.float32, jnp.float64)  # in half precision its sums lose too much
-    return x.size and fits and equal and exact and channels * features >= _PAIRS
+    return fits and equal and exact and x.size * features >= _ENOUGH
 
 
 def for_backend():
