@@ -56,14 +56,16 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
             return _by_patches(x, kernel, strides, padding, dilation)
         if spread == dilation == (1, 1) and strides == (2, 2):
             return _by_cells(x, kernel, padding)
-        if spread == strides == (1, 1) and _winograd_is_quicker(x, kernel, padding, dilation):
+        if spread == strides == (1, 1) and _winograd_is_quicker(
+            x, kernel, form["padding"], dilation
+        ):
             return winograd.conv3x3(x, kernel, dilation[0])
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
 def _winograd_is_quicker(x, kernel, padding, dilation):
     *size, _, features = kernel.shape
-    fits = size == [3, 3] and [tuple(p) for p in padding] == [(d, d) for d in dilation]
+    fits = size == [3, 3] and padding == tuple((d, d) for d in dilation)
     equal = len(set(dilation)) == 1 and not any(n % dilation[0] for n in x.shape[1:3])
     exact = x.dtype in (jnp.float32, jnp.float64)  # in half precision its sums lose too much
     return fits and equal and exact and x.size * features >= _ENOUGH
