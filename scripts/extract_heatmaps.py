@@ -34,7 +34,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder for the heatmaps.")
 MERGED = flags.DEFINE_bool("merged", True, "One channel, the maximum over the 16 joints.")
 FLIP = flags.DEFINE_bool("flip", False, "Average with the mirrored image.")
 SCALES = flags.DEFINE_list("scales", ["1"], "Average over these, e.g. 0.75,1,1.25.")
-BATCH = flags.DEFINE_integer("batch", 32, "Images at a time.")
+BATCH = flags.DEFINE_integer("batch", 32, "Images at a time on each device.")
 
 
 def main():

@@ -1,6 +1,7 @@
 """The step: independent of the device count, traced once; schedules; the optimiser."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +131,7 @@ def test_filling_up_a_batch_never_changes_a_feature(experiment):
     state = experiment.init_state()
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     embed = {
-        modality: jax.jit(lambda x, f=function: f(variables, x))
+        modality: partial(map, jax.jit(lambda x, f=function: f(variables, *x)))
         for modality, function in ((m, step.make_embed(experiment._network, m)) for m in (0, 1))
     }
     few = features.extract(embed, experiment.test_set, 7)

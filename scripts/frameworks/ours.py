@@ -8,6 +8,7 @@ import platform
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -98,8 +99,8 @@ class Embed:
         }
 
     def _run(self, modality):
-        embed, variables = self._embed[modality], self._variables
-        return in_batches(self._task, lambda images: embed(variables, images), self._images)
+        embed = partial(self._embed[modality], self._variables)
+        return in_batches(self._task, embed, self._images)
 
     def check(self):
         """Of both modalities."""
@@ -126,8 +127,11 @@ class Extract:
         net = pose_teacher.PoseTeacher(layers, task["stages"], task["width"])
         images = jax.ShapeDtypeStruct(self._images[:1].shape, jnp.float32)
         shapes = jax.eval_shape(net.init, jax.random.key(0), images)
-        self._variables = jax.device_put(placed(weights, shapes, torch_weights.GCCPM))
-        self._predict = jax.jit(lambda v, x: {"maps": net.apply(v, pose_step.normalise(x))[-1]})
+        devices = Devices(1)
+        self._variables = devices.replicate(placed(weights, shapes, torch_weights.GCCPM))
+        self._predict = devices.embed(
+            lambda v, x: {"maps": net.apply(v, pose_step.normalise(x))[-1]}
+        )
 
     def check(self):
         """All maps."""
@@ -135,8 +139,7 @@ class Extract:
 
     def round(self):
         """All maps."""
-        predict, variables = self._predict, self._variables
-        return in_batches(self._task, lambda images: predict(variables, images), self._images)
+        return in_batches(self._task, partial(self._predict, self._variables), self._images)
 
 
 class Evaluate:
@@ -256,7 +259,7 @@ def published(stage, tree):
 def in_batches(task, function, images):
     """{name: results of all batches side by side}, on the host."""
     size = task["batch"]
-    found = [function(images[i : i + size]) for i in range(0, len(images), size)]
+    found = list(function(images[i : i + size] for i in range(0, len(images), size)))
     return {name: np.concatenate([x[name] for x in found]) for name in found[0]}
 
 

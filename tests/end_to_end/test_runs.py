@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -394,7 +395,7 @@ def test_an_exported_run_has_the_features_that_were_evaluated(finished, tmp_path
     }
     experiment = Experiment(config)
     found = features.extract(
-        {modality: jax.jit(function.call) for modality, function in functions.items()},
+        {m: partial(map, jax.jit(lambda x, f=f: f.call(*x))) for m, f in functions.items()},
         experiment.test_set,
         batch=8,
     )

@@ -150,26 +150,36 @@ class Devices:
         `function` must return the same state and metrics on every device. It is compiled once, at
         the first call; later ones must have the same shapes.
         """
-        if self.all[0].platform != "cpu" or self.processes > 1:
-            mapped = self._map(function)
-            return lambda state, batch: mapped(state, self.split(batch))
-        compiled = None
-
-        def update(state, batch):
-            nonlocal compiled
-            compiled = compiled or self.compile(function, state, batch)
-            return compiled(state, self.split(batch))
-
-        return update
+        program = self._program(self._map(function))
+        return lambda state, batch: program(state, self.split(batch))
 
     def compile(self, function, state, batch) -> jax.stages.Compiled:
         """The program of `train_step` for arguments like these; it takes batches of `split`.
 
         For one process: compiled ahead, a mapped function takes arrays of all processes only.
         """
-        lowered = self._map(function).lower(state, self.split(batch))
-        options = _CPU_OPTIONS if self.all[0].platform == "cpu" else None
-        return lowered.compile(compiler_options=options)
+        return self._compile(self._map(function), state, self.split(batch))
+
+    def embed(self, function):
+        """Maps (variables, rows of each batch) -> rows of results of each, on the host, in order.
+
+        By this process alone. The next batch is computed while one is fetched; all must have the
+        same shapes.
+        """
+        mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=self._own)
+        program = self._program(mapped)
+
+        def embed(variables, batches):
+            ahead = None
+            for rows in batches:
+                behind, ahead = ahead, program(variables, self.split(rows))
+                jax.tree.map(lambda x: x.copy_to_host_async(), ahead)
+                if behind is not None:
+                    yield _joined(behind)
+            if ahead is not None:
+                yield _joined(ahead)
+
+        return embed
 
     def _map(self, function):
         mapped = partial(
@@ -177,16 +187,28 @@ class Devices:
         )
         return mapped(function, donate_argnums=0)
 
-    def embed(self, function):
-        """Maps (variables, rows) -> rows of results, on the host, by this process alone."""
-        mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=self._own)
+    def _program(self, mapped):
+        """`mapped`, where that is possible compiled as `_compile` does at the first call."""
+        if self.all[0].platform != "cpu" or self.processes > 1:
+            return mapped
+        compiled = None
 
-        def embed(variables, rows):
-            result = mapped(variables, self.split(rows))
-            return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), result)
+        def program(*arguments):
+            nonlocal compiled
+            compiled = compiled or self._compile(mapped, *arguments)
+            return compiled(*arguments)
 
-        return embed
+        return program
+
+    def _compile(self, mapped, *arguments):
+        options = _CPU_OPTIONS if self.all[0].platform == "cpu" else None
+        return mapped.lower(*arguments).compile(compiler_options=options)
 
     def split(self, rows):
         """Arrays of this process's rows [n, ...] by device, [devices, n / devices, ...]."""
         return jax.tree.map(lambda x: x.reshape(self.here, -1, *x.shape[1:]), rows)
+
+
+def _joined(results):
+    """Arrays of all devices' rows on the host, the opposite of `split`."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), results)

@@ -301,7 +301,7 @@ class Experiment:
             {"params": state.params, "batch_stats": state.batch_stats}
         )
         embed = {
-            modality: lambda *inputs, mapped=mapped: mapped(variables, inputs)
+            modality: functools.partial(mapped, variables)
             for modality, mapped in self._embed[flip_averaging].items()
         }
         batch = self.config.evaluation.batch * self.devices.here
@@ -323,17 +323,18 @@ class Experiment:
         found = np.empty(len(image_set), np.float32)
         batch = self.config.evaluation.batch * self.devices.here
         stems = ("ir", "rgb") if swapped else ("rgb", "ir")
+
+        def inputs(rows):
+            return label[rows], *features.inputs_of(image_set, rows, self._needs_heatmaps)
+
         for modality, stem in zip(Modality, stems, strict=True):
             variables = {"params": state.params, "batch_stats": state.batch_stats}
             variables = network.exchanged(variables, "rgb", stem)
             variables = self.devices.replicate(variables)
             own = np.flatnonzero(image_set.modality == modality)
-            for start in range(0, len(own), batch):
-                rows = own[start : start + batch]
-                filled = np.resize(rows, batch)
-                inputs = features.inputs_of(image_set, filled, self._needs_heatmaps)
-                values = self._identity_loss(variables, (label[filled], *inputs))
-                found[rows] = values[: len(rows)]
+            computed = functools.partial(self._identity_loss, variables)
+            for rows, values in features.in_batches(computed, own, batch, inputs):
+                found[rows] = values
         return found
 
     def baselines(self) -> dict:

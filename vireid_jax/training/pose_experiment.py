@@ -11,6 +11,7 @@ from tqdm import tqdm
 from vireid_jax import registry
 from vireid_jax.data import heatmaps, poses
 from vireid_jax.evaluation import pckh, report
+from vireid_jax.evaluation.features import in_batches
 from vireid_jax.interop import torch_weights
 from vireid_jax.models import cpu_convolution, pose_teacher
 from vireid_jax.models.layers import INITIALIZERS, Layers
@@ -210,10 +211,9 @@ class PoseExperiment:
         every = np.arange(len(own))[rows]
         found = []
         with tqdm(total=len(every), desc="poses", unit="img", leave=False) as bar:
-            for start in range(0, len(every), size):
-                chosen = every[start : start + size]
-                batch = _rows(own, np.resize(chosen, size))
-                found.append(self._locate(variables, batch)[: len(chosen)])
+            located = functools.partial(self._locate, variables)
+            for chosen, points in in_batches(located, every, size, functools.partial(_rows, own)):
+                found.append(points)
                 bar.update(len(chosen))
         return np.concatenate(found)
 

@@ -1,6 +1,7 @@
 """From images to heatmap targets, by the pose teacher."""
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -12,10 +13,12 @@ from tqdm import tqdm
 
 from vireid_jax.data import poses
 from vireid_jax.data.heatmaps import JOINTS, MIRRORED, STRIDE
+from vireid_jax.evaluation.features import in_batches
 from vireid_jax.interop import torch_weights
 from vireid_jax.models import cpu_convolution, pose_teacher
 from vireid_jax.models.layers import Layers
 from vireid_jax.training import pose_step
+from vireid_jax.training.devices import Devices
 from vireid_jax.types import UserError
 
 _PUBLISHED_SIZE = 256, 256  # of the teacher's input, pixels
@@ -182,11 +185,10 @@ def extract(predict, variables, images, merged: bool, batch: int, partial: Path)
       variables: of the teacher.
       images: uint8 [n, H, W, 3].
       merged: the maximum over the joints (J = 1) instead of all 16.
-      batch: images at a time; the last one is filled up.
+      batch: images at a time on each device; the last one is filled up.
       partial: folder that keeps what is done, for the caller to remove.
     """
 
-    @jax.jit
     def run(variables, images):
         maps = predict(variables, images)
         maps = maps.max(-1, keepdims=True) if merged else maps
@@ -199,11 +201,12 @@ def extract(predict, variables, images, merged: bool, batch: int, partial: Path)
     done = json.loads(progress.read_text()) if progress.exists() else 0
     mode = "r+" if done else "w+"
     maps = np.lib.format.open_memmap(file, mode, np.uint8, shape)
+    devices = Devices()
+    computed = functools.partial(devices.embed(run), devices.replicate(variables))
+    size = batch * devices.here
     with tqdm(total=n, initial=done, desc="heatmaps", unit="img") as bar:
-        for start in range(done, n, batch):
-            rows = np.arange(start, min(start + batch, n))
-            own = images[np.resize(rows, batch)]
-            maps[rows] = np.asarray(run(variables, own))[: len(rows)]
+        for rows, found in in_batches(computed, np.arange(done, n), size, images.__getitem__):
+            maps[rows] = found
             maps.flush()
             progress.with_suffix(".new").write_text(json.dumps(int(rows[-1]) + 1))
             progress.with_suffix(".new").rename(progress)

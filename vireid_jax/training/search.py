@@ -104,7 +104,7 @@ class Images:
 
     def _run(self, function, decoded):
         filled = decoded[np.resize(np.arange(len(decoded)), self._batch)]
-        return jax.tree.map(lambda x: x[: len(decoded)], function(self._variables, filled))
+        return jax.tree.map(lambda x: x[: len(decoded)], next(function(self._variables, [filled])))
 
     @functools.cached_property
     def _features(self):
