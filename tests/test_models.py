@@ -2,6 +2,7 @@ import functools
 import math
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -190,6 +191,37 @@ def test_batchnorm_normalises_and_keeps_the_unbiased_variance():
     stats = updated["batch_stats"]
     np.testing.assert_allclose(stats["mean"], 0.1 * x.mean(0), rtol=1e-5)
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_at_test_time_a_convolution_and_its_norm_are_one(bias, transposed):
+    def both(module, x):
+        layers = Layers(False, jnp.float64)
+        if transposed:
+            conv = layers.transposed_conv(4, name="conv")
+        else:
+            conv = layers.conv(4, bias=bias, name="conv")
+        return layers.normalised(conv, "norm", x)
+
+    def apart(variables, x):
+        layers = Layers(False, jnp.float64)
+        conv = layers.transposed_conv if transposed else functools.partial(layers.conv, bias=bias)
+        x = conv(4, name=None).apply({"params": variables["params"]["conv"]}, x)
+        own = {name: group["norm"] for name, group in variables.items()}
+        return layers.norm(name=None).apply(own, x)
+
+    class Both(nn.Module):
+        __call__ = nn.compact(both)
+
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(2, 6, 4, 3))
+        variables = jax.tree.map(
+            lambda x: rng.uniform(0.5, 2, x.shape), Both().init(jax.random.key(0), x)
+        )
+        expected = apart(variables, x)
+        np.testing.assert_allclose(Both().apply(variables, x), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "another"])

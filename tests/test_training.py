@@ -12,7 +12,7 @@ from configs import default
 from vireid_jax import losses
 from vireid_jax.data import loader
 from vireid_jax.evaluation import features
-from vireid_jax.models import cpu_convolution, network
+from vireid_jax.models import cpu_convolution, gpu_convolution, network
 from vireid_jax.training import optimizer, step
 from vireid_jax.training.devices import AXIS, Devices
 from vireid_jax.training.experiment import Experiment
@@ -142,9 +142,12 @@ def test_filling_up_a_batch_never_changes_a_feature(experiment):
         np.testing.assert_allclose(few[name], many[name], rtol=1e-4, atol=1e-4)
 
 
-# Convolution on CPUs
+# Convolution
 
 
+@pytest.mark.parametrize(
+    "convolve", [cpu_convolution.conv_general_dilated, gpu_convolution.in_other_words]
+)
 @pytest.mark.parametrize("size", [(6, 4), (7, 5)])
 @pytest.mark.parametrize(
     ("kernel", "options"),
@@ -164,7 +167,9 @@ def test_filling_up_a_batch_never_changes_a_feature(experiment):
         (5, {"feature_group_count": 3, "window_strides": (2, 2), "padding": ((0, 3), (2, 1))}),
     ],
 )
-def test_cpu_convolution_equals_the_original_in_value_and_gradient(kernel, options, size):
+def test_convolution_equals_the_original_in_value_and_gradient(kernel, options, size, convolve):
+    if "feature_group_count" in options and convolve == gpu_convolution.in_other_words:
+        convolve = gpu_convolution.conv_general_dilated
     rng, pad = np.random.default_rng(0), kernel // 2
     options = {"window_strides": (1, 1), "padding": ((pad, pad), (pad, pad))} | options
     options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
@@ -179,7 +184,7 @@ def test_cpu_convolution_equals_the_original_in_value_and_gradient(kernel, optio
 
             return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, w)
 
-        ours = value_and_gradient(cpu_convolution.conv_general_dilated)
+        ours = value_and_gradient(convolve)
         theirs = value_and_gradient(jax.lax.conv_general_dilated)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), ours, theirs)
 

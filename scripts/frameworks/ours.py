@@ -21,7 +21,7 @@ from vireid_jax import losses
 from vireid_jax.data import augment, loader
 from vireid_jax.evaluation import ranking
 from vireid_jax.interop import torch_weights
-from vireid_jax.models import cpu_convolution, network, pose_teacher
+from vireid_jax.models import convolution, network, pose_teacher
 from vireid_jax.models.layers import Layers
 from vireid_jax.training import optimizer, pose_step, step
 from vireid_jax.training.devices import AXIS, Devices
@@ -122,7 +122,7 @@ class Extract:
         """Places the variables on the device."""
         self._task, self._images = task, inputs["images"]
         layers = Layers(
-            False, jnp.dtype(task["dtype"]), conv_general_dilated=cpu_convolution.for_backend()
+            False, jnp.dtype(task["dtype"]), conv_general_dilated=convolution.for_backend()
         )
         net = pose_teacher.PoseTeacher(layers, task["stages"], task["width"])
         images = jax.ShapeDtypeStruct(self._images[:1].shape, jnp.float32)

@@ -123,7 +123,7 @@ def recipe(choice="full", dataset=""):
 
 def convolution():
     """What replaces `jax.lax.conv_general_dilated` in this run, or None."""
-    return cpu_convolution.for_backend() if CPU_CONVOLUTION.value else None
+    return cpu_convolution.conv_general_dilated if CPU_CONVOLUTION.value else None
 
 
 def layers(train: bool) -> Layers:

@@ -33,6 +33,11 @@ class Work:
         network.load_state_dict(weights)
         return network.to(self.device, self.dtype, memory_format=torch.channels_last)
 
+    def on_host(self, array):
+        """A tensor of an array, pinned where a GPU is to read it."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
     def autocast(self):
         """bfloat16 where the task wants it."""
         enabled = self.task["dtype"] == "bfloat16"
@@ -78,9 +83,7 @@ class Train(Work):
         network = self.prepared(network, weights).train()
         task = self.task
         self.trainer = Trainer(network, task["config"], task["dtype"], self.device, task["compile"])
-        self.batch = {name: torch.from_numpy(x) for name, x in self.inputs.items()}
-        if self.device.type == "cuda":
-            self.batch = {name: x.pin_memory() for name, x in self.batch.items()}
+        self.batch = {name: self.on_host(x) for name, x in self.inputs.items()}
         return network
 
     def check(self):
@@ -118,13 +121,12 @@ class Inference(Work):
 
     @torch.inference_mode()
     def run(self, function, images):
-        """{name: results of all batches side by side}."""
+        """{name: results of all batches side by side}; nothing is fetched before the last."""
         found = []
         for batch in images.split(self.task["batch"]):
             with self.autocast():
-                results = function(batch.to(self.device))
-            found.append({name: x.cpu() for name, x in results.items()})
-        return {name: torch.cat([x[name] for x in found]) for name in found[0]}
+                found.append(function(batch.to(self.device, non_blocking=True)))
+        return {name: torch.cat([x[name] for x in found]).cpu() for name in found[0]}
 
     def counted_run(self, function):
         """The results of all images and the amounts of a round."""
@@ -147,7 +149,7 @@ class Embed(Inference):
             lambda x: network.embed(None, normalise(x, self.dtype, grey)),
         )
         self.function = self.compiled(self.visible)
-        self.images = torch.from_numpy(self.inputs["images"])
+        self.images = self.on_host(self.inputs["images"])
         return network
 
     def check(self):
@@ -173,7 +175,7 @@ class Extract(Inference):
             return {"maps": network(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)}
 
         self.maps, self.function = maps, self.compiled(maps)
-        self.images = torch.from_numpy(self.inputs["images"])
+        self.images = self.on_host(self.inputs["images"])
         return network
 
     def check(self):

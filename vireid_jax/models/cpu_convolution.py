@@ -11,16 +11,13 @@ longer still. 3x3 kernels at stride 1 it computes as fast as their definition al
   For each (a, b) the x at all (i, j) are one strided slice of the padded input; the slices side by
   side are the rows of a matrix [N h w, k k C], W is [k k C, D], and both gradients are matrix
   products too;
-- 7x7 taps at stride 2 are 4x4 at stride 1 over cells of 2x2 pixels (`_by_cells`), q in a cell:
-
-    y[i] = sum_{t, q} x[2 (i + t) + q] W[2 t + q]
-
+- 7x7 taps at stride 2 are 4x4 at stride 1 over cells of 2x2 pixels (`cells.strided`);
 - depthwise kernels are sums of those slices times a number a channel (`_by_channels`);
-- transposed 3x3 kernels are a matrix product with cells of 2x2 pixels of the output (`_to_cells`);
+- transposed 3x3 kernels are a matrix product with cells of 2x2 pixels (`cells.transposed`);
 - 3x3 kernels of large layers take fewer products than their definition (`winograd.py`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
-`layers.Layers.conv_general_dilated`); GPUs and TPUs keep the original.
+`layers.Layers.conv_general_dilated`).
 """
 
 from functools import partial
@@ -29,11 +26,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vireid_jax.models import winograd
+from vireid_jax.models import cells, winograd
 
 _ENOUGH = 5e7  # products of a tap, from which on Winograd's form is quicker on several cores
+NHWC = "NHWC", "HWIO", "NHWC"
 _MANY_TAPS = 9  # more patches would cost more memory traffic than they save
-_TRANSPOSED = {"kernel": (3, 3), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2, 2)}
 
 
 def conv_general_dilated(x, kernel, window_strides, padding, **options):
@@ -50,12 +47,14 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
         return _by_channels(x, kernel, strides, tuple(map(tuple, padding)), dilation)
     if groups == 1:
         form = {"kernel": size, "padding": tuple(map(tuple, padding)), "lhs_dilation": spread}
-        if form == _TRANSPOSED and strides == dilation == (1, 1):
-            return _to_cells(x, kernel)
+        if form == cells.TRANSPOSED and strides == dilation == (1, 1):
+            return cells.transposed(x, kernel)
         if spread == (1, 1) and (taps == 1 or (max(strides) > 1 and taps <= _MANY_TAPS)):
             return _by_patches(x, kernel, strides, padding, dilation)
         if spread == dilation == (1, 1) and strides == (2, 2):
-            return _by_cells(x, kernel, padding)
+            return lax.conv_general_dilated(
+                *cells.strided(x, kernel, padding), (1, 1), "VALID", dimension_numbers=NHWC
+            )
         if spread == strides == (1, 1) and _winograd_is_quicker(
             x, kernel, form["padding"], dilation
         ):
@@ -69,11 +68,6 @@ def _winograd_is_quicker(x, kernel, padding, dilation):
     equal = len(set(dilation)) == 1 and not any(n % dilation[0] for n in x.shape[1:3])
     exact = x.dtype in (jnp.float32, jnp.float64)  # in half precision its sums lose too much
     return fits and equal and exact and x.size * features >= _ENOUGH
-
-
-def for_backend():
-    """The replacement on a CPU, None (the original) elsewhere."""
-    return conv_general_dilated if jax.default_backend() == "cpu" else None
 
 
 def _by_patches(x, kernel, strides, padding, dilation):
@@ -135,37 +129,3 @@ def _patches(x, kernel, strides, padding, dilation):
             stop = [f + (o - 1) * s + 1 for f, o, s in zip(start, out, strides, strict=True)]
             patches.append(lax.slice(x, (0, *start, 0), (batch, *stop, channels), (1, *strides, 1)))
     return patches
-
-
-def _by_cells(x, kernel, padding):
-    batch, *size, channels = x.shape
-    taps = [-(-k // 2) for k in kernel.shape[:2]]  # cells
-    out = [(n + sum(p) - k) // 2 + 1 for n, p, k in zip(size, padding, kernel.shape, strict=False)]
-    cells = [o + t - 1 for o, t in zip(out, taps, strict=True)]
-    grow = [(p[0], 2 * c - n - p[0], 0) for n, p, c in zip(size, padding, cells, strict=True)]
-    none = (0, 0, 0)
-    x = lax.pad(x, jnp.zeros((), x.dtype), (none, *grow, none))
-    x = x.reshape(batch, cells[0], 2, cells[1], 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    grow = [(0, 2 * t - k) for t, k in zip(taps, kernel.shape, strict=False)]
-    kernel = jnp.pad(kernel, (*grow, (0, 0), (0, 0)))
-    kernel = kernel.reshape(taps[0], 2, taps[1], 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
-    return lax.conv_general_dilated(
-        x.reshape(*x.shape[:3], -1),
-        kernel.reshape(*taps, 4 * channels, -1),
-        (1, 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def _to_cells(x, kernel):
-    """Pixel 2 i + p of the output meets pixel i + o of the input under tap 2 o + 1 - p."""
-    batch, height, width, channels = x.shape
-    taps = jnp.array([1, 0, 3, 2])  # (o, p) in order; there is no tap 3
-    kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps][:, taps]
-    kernel = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 4, 1, 3, 5)
-    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
-    near = [x[:, a : a + height, b : b + width] for a in (0, 1) for b in (0, 1)]
-    rows = jnp.concatenate(near, -1).reshape(-1, 4 * channels)
-    y = (rows @ kernel.reshape(4 * channels, -1)).reshape(batch, height, width, 2, 2, -1)
-    return y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, -1)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vireid_jax import registry
-from vireid_jax.models import architectures, backbones, cpu_convolution
+from vireid_jax.models import architectures, backbones, convolution
 from vireid_jax.models.architectures import auxiliary_pose
 from vireid_jax.models.backbones import resnet
 from vireid_jax.models.layers import INITIALIZERS, Layers
@@ -135,7 +135,7 @@ def build(
         heatmaps=heatmaps,
         axis_name=axis_name,
         remat=remat,
-        conv_general_dilated=cpu_convolution.for_backend(),
+        conv_general_dilated=convolution.for_backend(),
         **options,
     )
 

@@ -49,9 +49,9 @@ class SeparableBlock(nn.Module):
             groups=channels,
             name="depthwise",
         )
-        x = nn.relu(layers.norm(name="depthwise_norm")(depthwise(x)))
-        x = layers.conv(self.features, 1, name="pointwise")(x)
-        return nn.relu(layers.norm(name="pointwise_norm")(x))
+        x = nn.relu(layers.normalised(depthwise, "depthwise_norm", x))
+        pointwise = layers.conv(self.features, 1, name="pointwise")
+        return nn.relu(layers.normalised(pointwise, "pointwise_norm", x))
 
 
 class PoseTeacher(nn.Module):

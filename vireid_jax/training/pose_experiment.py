@@ -13,7 +13,7 @@ from vireid_jax.data import heatmaps, poses
 from vireid_jax.evaluation import pckh, report
 from vireid_jax.evaluation.features import in_batches
 from vireid_jax.interop import torch_weights
-from vireid_jax.models import cpu_convolution, pose_teacher
+from vireid_jax.models import convolution, pose_teacher
 from vireid_jax.models.layers import INITIALIZERS, Layers
 from vireid_jax.training import optimizer, pose_maps, pose_step, run_page
 from vireid_jax.training.devices import AXIS, Devices
@@ -81,7 +81,7 @@ class PoseExperiment:
             train,
             jnp.dtype(self.config.dtype),
             AXIS if train else None,
-            cpu_convolution.for_backend(),
+            convolution.for_backend(),
             INITIALIZERS["published_code"],
             norm_bias=model.norm_bias,
         )

@@ -15,7 +15,7 @@ from vireid_jax.data import poses
 from vireid_jax.data.heatmaps import JOINTS, MIRRORED, STRIDE
 from vireid_jax.evaluation.features import in_batches
 from vireid_jax.interop import torch_weights
-from vireid_jax.models import cpu_convolution, pose_teacher
+from vireid_jax.models import convolution, pose_teacher
 from vireid_jax.models.layers import Layers
 from vireid_jax.training import pose_step
 from vireid_jax.training.devices import Devices
@@ -119,7 +119,7 @@ def make_predict(teacher: Teacher, height: int, width: int, flip: bool = False, 
       A function (variables, uint8 [B, H, W, 3], RGB) -> float32 [B, H/4, W/4, 16] in [0, 1], in
       LIP's order.
     """
-    layers = Layers(False, conv_general_dilated=cpu_convolution.for_backend())
+    layers = Layers(False, conv_general_dilated=convolution.for_backend())
     net = pose_teacher.PoseTeacher(layers, teacher.stages, teacher.width)
     cells = height // STRIDE, width // STRIDE
 

@@ -41,9 +41,8 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x):
         """See the class."""
-        x = self.layers.conv(self.width, 7, strides=2, init=kaiming, name="conv1")(x)
-        x = nn.relu(self.layers.norm(name="bn1")(x))
-        return _max_pool(x)
+        conv = self.layers.conv(self.width, 7, strides=2, init=kaiming, name="conv1")
+        return _max_pool(nn.relu(self.layers.normalised(conv, "bn1", x)))
 
 
 class Bottleneck(nn.Module):
@@ -56,15 +55,14 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x):
         """See the class."""
-        conv = partial(self.layers.conv, init=kaiming)
+        conv, normalised = partial(self.layers.conv, init=kaiming), self.layers.normalised
         out = EXPANSION * self.width
-        y = nn.relu(self.layers.norm(name="bn1")(conv(self.width, 1, name="conv1")(x)))
-        y = conv(self.width, 3, strides=self.strides, name="conv2")(y)
-        y = nn.relu(self.layers.norm(name="bn2")(y))
-        y = self.layers.norm(name="bn3")(conv(out, 1, name="conv3")(y))
+        y = nn.relu(normalised(conv(self.width, 1, name="conv1"), "bn1", x))
+        y = nn.relu(normalised(conv(self.width, strides=self.strides, name="conv2"), "bn2", y))
+        y = normalised(conv(out, 1, name="conv3"), "bn3", y)
         if x.shape != y.shape:
-            x = conv(out, 1, strides=self.strides, name="downsample_conv")(x)
-            x = self.layers.norm(name="downsample_bn")(x)
+            conv = conv(out, 1, strides=self.strides, name="downsample_conv")
+            x = normalised(conv, "downsample_bn", x)
         return nn.relu(x + y)
 
 

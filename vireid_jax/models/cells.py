@@ -1,0 +1,47 @@
+"""Strided and transposed convolutions as others, over cells of 2x2 pixels."""
+
+import jax.numpy as jnp
+from jax import lax
+
+TRANSPOSED = {"kernel": (3, 3), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2, 2)}
+"""Of the convolution that `transposed` computes."""
+
+
+def strided(x, kernel, padding):
+    """A convolution at stride 2 as one at stride 1, unpadded, of arrays with 4 times the channels.
+
+    With q in a cell,
+
+      y[i] = sum_{t, q} x[2 (i + t) + q] W[2 t + q]
+
+    Returns:
+      The x [batch, cells, cells, 4 channels] and kernel of that one.
+    """
+    batch, *size, channels = x.shape
+    taps = [-(-k // 2) for k in kernel.shape[:2]]  # cells
+    out = [(n + sum(p) - k) // 2 + 1 for n, p, k in zip(size, padding, kernel.shape, strict=False)]
+    cells = [o + t - 1 for o, t in zip(out, taps, strict=True)]
+    grow = [(p[0], 2 * c - n - p[0], 0) for n, p, c in zip(size, padding, cells, strict=True)]
+    none = (0, 0, 0)
+    x = lax.pad(x, jnp.zeros((), x.dtype), (none, *grow, none))
+    x = x.reshape(batch, cells[0], 2, cells[1], 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    grow = [(0, 2 * t - k) for t, k in zip(taps, kernel.shape, strict=False)]
+    kernel = jnp.pad(kernel, (*grow, (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps[0], 2, taps[1], 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+    return x.reshape(*x.shape[:3], -1), kernel.reshape(*taps, 4 * channels, -1)
+
+
+def transposed(x, kernel):
+    """A transposed convolution to twice the size (see `TRANSPOSED`) as a matrix product.
+
+    Pixel 2 i + p of the output meets pixel i + o of the input under tap 2 o + 1 - p.
+    """
+    batch, height, width, channels = x.shape
+    taps = jnp.array([1, 0, 3, 2])  # (o, p) in order; there is no tap 3
+    kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps][:, taps]
+    kernel = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 4, 1, 3, 5)
+    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    near = [x[:, a : a + height, b : b + width] for a in (0, 1) for b in (0, 1)]
+    rows = jnp.concatenate(near, -1).reshape(-1, 4 * channels)
+    y = (rows @ kernel.reshape(4 * channels, -1)).reshape(batch, height, width, 2, 2, -1)
+    return y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, -1)
