@@ -42,6 +42,7 @@ DTYPE = flags.DEFINE_enum(
 COMPILE = flags.DEFINE_bool(
     "compile", None, "Also time PyTorch compiled, which takes minutes on a CPU; on cuda by default."
 )
+EAGER = flags.DEFINE_bool("eager", True, "Time PyTorch as it is where it is compiled too.")
 IDENTITIES = flags.DEFINE_integer("identities", None, "D of a training batch, if not the preset's.")
 BATCH = flags.DEFINE_integer("batch", None, "Images at a time in embed and extract, likewise.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Of each side.", lower_bound=1)
@@ -87,9 +88,9 @@ def ceiling(function, sizes):
 
 def compare(mode, sizes, ceilings):
     """All figures of a mode; with the `ceilings`, how near to them it comes."""
-    names = ["jax", "eager"]
-    if mode in WITH_NETWORK and compiled():
-        names.append("compiled")
+    compiles = mode in WITH_NETWORK and compiled()
+    others = {"eager": EAGER.value or not compiles, "compiled": compiles}
+    names = ["jax", *(name for name, wanted in others.items() if wanted)]
     with tempfile.TemporaryDirectory() as folder:
         task = prepare(Path(folder), tasks.TASKS[mode], sizes)
         apart, amounts = check(Path(folder), task)
@@ -228,9 +229,9 @@ def main():
     for mode in MODES.value:
         found["modes"][mode] = compare(mode, sizes, ceilings)
         show(mode, found["modes"][mode])
-    if OUTPUT.value:
-        file.write_text(json.dumps(found, indent=1) + "\n")
-        file.with_suffix(".svg").write_text(chart.bars(found))
+        if OUTPUT.value:
+            file.write_text(json.dumps(found, indent=1) + "\n")
+            file.with_suffix(".svg").write_text(chart.bars(found))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,11 @@ COLOURS = {"jax": "#1b7837", "eager": "#9970ab", "compiled": "#5e3c99"}
 WIDTH, LINE, LEFT, BAR = 640, 22, 150, 380
 
 
+def _gpu(found):
+    first = next(iter(found["modes"].values()))
+    return first["sides"]["jax"]["versions"]["device"]
+
+
 def label(mode, side):
     """What a side is called in a mode."""
     return HOST.get(mode, LABELS[side]) if side == "eager" else LABELS[side]
@@ -32,6 +37,7 @@ def bars(found):
         'font-family="sans-serif" font-size="13">'
     )
     background = f'<rect width="{WIDTH}" height="{y}" fill="white"/>'
-    title = f"{found['preset']}, {found['device']}, {found['dtype']}, {found['machine']['cpu']}"
+    where = found["machine"]["cpu"] if found["device"] == "cpu" else _gpu(found)
+    title = f"{found['preset']}, {found['device']}, {found['dtype']}, {where}"
     caption = f'<text x="8" y="{y - LINE / 2}" fill="#555">{title}</text>'
     return "\n".join([head, background, *content, caption, "</svg>"]) + "\n"
