@@ -60,6 +60,6 @@ def get_config() -> ConfigDict:
     config.train.eval_every = 951  # steps; an epoch of LIP; 0: at the end only
 
     config.evaluation = ConfigDict()
-    config.evaluation.batch = 64  # images at a time
+    config.evaluation.batch = 64  # images at a time and device
     config.evaluation.images = 1000  # first ones of the test split, while training; 0: all
     return config

@@ -42,7 +42,7 @@ DTYPE = flags.DEFINE_enum(
 COMPILE = flags.DEFINE_bool(
     "compile", None, "Also time PyTorch compiled, which takes minutes on a CPU; on cuda by default."
 )
-EAGER = flags.DEFINE_bool("eager", True, "Time PyTorch as it is where it is compiled too.")
+EAGER = flags.DEFINE_bool("eager", True, "Also time PyTorch uncompiled where it is timed compiled.")
 IDENTITIES = flags.DEFINE_integer("identities", None, "D of a training batch, if not the preset's.")
 BATCH = flags.DEFINE_integer("batch", None, "Images at a time in embed and extract, likewise.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Of each side.", lower_bound=1)
@@ -88,9 +88,11 @@ def ceiling(function, sizes):
 
 def compare(mode, sizes, ceilings):
     """All figures of a mode; with the `ceilings`, how near to them it comes."""
-    compiles = mode in WITH_NETWORK and compiled()
-    others = {"eager": EAGER.value or not compiles, "compiled": compiles}
-    names = ["jax", *(name for name, wanted in others.items() if wanted)]
+    names, compiles = ["jax"], mode in WITH_NETWORK and compiled()
+    if EAGER.value or not compiles:
+        names.append("eager")
+    if compiles:
+        names.append("compiled")
     with tempfile.TemporaryDirectory() as folder:
         task = prepare(Path(folder), tasks.TASKS[mode], sizes)
         apart, amounts = check(Path(folder), task)

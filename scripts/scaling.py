@@ -1,6 +1,6 @@
 """Prints the tables of docs/scaling.md: what a step keeps, what devices exchange, what that costs.
 
-    python scripts/scaling.py [--step_ms=17 --link=450 --network=50 --latency_us=10]
+    python scripts/scaling.py [--step_ms=28.6 --link=450 --network=50 --latency_us=10]
 
 The first two are arithmetic on the paper-size network. The others take two steps of
 configs/synthetic.py (rendered on first use) on 1, 2, 4 and 8 devices of the host, of the same
@@ -28,7 +28,7 @@ from vireid_jax.training.devices import AXIS, Devices
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.state import TrainState
 
-STEP_MS = flags.DEFINE_float("step_ms", 17.0, "Of one device alone, with its share of the batch.")
+STEP_MS = flags.DEFINE_float("step_ms", 28.6, "Of one device alone, with its share of the batch.")
 LINK = flags.DEFINE_float("link", 450.0, "GB/s of a device to others of its host, one way.")
 NETWORK = flags.DEFINE_float("network", 50.0, "GB/s of a device to other hosts, one way.")
 DATA = flags.DEFINE_string("data_dir", "data", "Where prepared data lie: config.data.dir.")
@@ -61,7 +61,7 @@ def print_memory(config, ids):
     for dtype in ("float32", "bfloat16"):
         for remat in (False, True):
             net, variables = shapes(config, ids, dtype=dtype, remat=remat)
-            net = net.clone(conv_general_dilated=None)  # as on a GPU
+            net = net.clone(conv_general_dilated=None)  # XLA's own
 
             def backward(variables, net=net):
                 run = functools.partial(net.apply, train=True, mutable=["batch_stats"])

@@ -1,5 +1,6 @@
 import functools
 import math
+import re
 import types
 
 import flax.linen as nn
@@ -193,35 +194,36 @@ def test_batchnorm_normalises_and_keeps_the_unbiased_variance():
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("transposed", [True, False])
-def test_at_test_time_a_convolution_and_its_norm_are_one(bias, transposed):
-    def both(module, x):
-        layers = Layers(False, jnp.float64)
-        if transposed:
-            conv = layers.transposed_conv(4, name="conv")
-        else:
-            conv = layers.conv(4, bias=bias, name="conv")
-        return layers.normalised(conv, "norm", x)
+@pytest.mark.parametrize("kind", ["plain", "bias", "depthwise", "transposed"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("bfloat16", 2e-2)])
+def test_at_test_time_a_convolution_and_its_norm_are_one(kind, dtype, tolerance):
+    layers, options = Layers(False, jnp.dtype(dtype)), {"bias": kind == "bias"}
+    build = functools.partial(layers.conv, **options, groups=4 if kind == "depthwise" else 1)
+    build = layers.transposed_conv if kind == "transposed" else build
+
+    class Both(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return layers.conv_and_norm(build(4, name="conv"), "norm", x)
 
     def apart(variables, x):
-        layers = Layers(False, jnp.float64)
-        conv = layers.transposed_conv if transposed else functools.partial(layers.conv, bias=bias)
-        x = conv(4, name=None).apply({"params": variables["params"]["conv"]}, x)
+        x = build(4, name=None).apply({"params": variables["params"]["conv"]}, x)
         own = {name: group["norm"] for name, group in variables.items()}
         return layers.norm(name=None).apply(own, x)
 
-    class Both(nn.Module):
-        __call__ = nn.compact(both)
-
-    with jax.enable_x64(True):
+    with jax.enable_x64(dtype == "float64"):
         rng = np.random.default_rng(0)
-        x = rng.normal(size=(2, 6, 4, 3))
-        variables = jax.tree.map(
-            lambda x: rng.uniform(0.5, 2, x.shape), Both().init(jax.random.key(0), x)
+        x = rng.normal(size=(2, 6, 4, 4)).astype(layers.dtype)
+        variables = Both().init(jax.random.key(0), x)
+        variables = jax.tree.map(lambda x: rng.uniform(0.5, 2, x.shape).astype(x.dtype), variables)
+        expected = np.asarray(apart(variables, x), float)
+        found = Both().apply(variables, x)
+        np.testing.assert_allclose(
+            np.asarray(found, float), expected, 0, tolerance * np.abs(expected).max()
         )
-        expected = apart(variables, x)
-        np.testing.assert_allclose(Both().apply(variables, x), expected, rtol=1e-12, atol=1e-12)
+        program = str(jax.make_jaxpr(Both().apply)(variables, x))
+    images = ",".join(map(str, found.shape))
+    assert not re.search(rf"\[{images}\] = mul", program)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "another"])

@@ -89,7 +89,9 @@ def test_a_file_of_another_network_is_refused(tmp_path):
 
 @pytest.mark.parametrize("merged", [True, False])
 def test_extraction_continues_where_it_was_interrupted(tmp_path, merged):
-    pixels = np.random.default_rng(0).integers(0, 256, (7, 16, 8, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (29, 16, 8, 3), np.uint8)
+    batch = 3 * jax.local_device_count()
+    assert batch < len(pixels) - batch
 
     def predict(variables, images):
         maps = images.reshape(-1, 4, 4, 2, 4, 3).mean((2, 4, 5)) / 255
@@ -97,13 +99,13 @@ def test_extraction_continues_where_it_was_interrupted(tmp_path, merged):
 
     whole = pose_maps.extract(predict, 1.0, pixels, merged, 3, tmp_path / "whole")
     pose_maps.extract(predict, 1.0, pixels, merged, 3, tmp_path / "part")
-    assert whole.shape == (7, 4, 2, 1 if merged else 16)
-    means = pixels.reshape(7, 4, 4, 2, 4, 3).mean((2, 4, 5))
+    assert whole.shape == (29, 4, 2, 1 if merged else 16)
+    means = pixels.reshape(29, 4, 4, 2, 4, 3).mean((2, 4, 5))
     np.testing.assert_allclose(whole[..., -1], means, atol=0.51)
-    (tmp_path / "part" / "done.json").write_text("3")
+    (tmp_path / "part" / "done.json").write_text(str(batch))
     again = pose_maps.extract(predict, 0.0, pixels, merged, 3, tmp_path / "part")
-    np.testing.assert_array_equal(again[:3], whole[:3])
-    assert not again[3:].any()
+    np.testing.assert_array_equal(again[:batch], whole[:batch])
+    assert not again[batch:].any()
 
 
 def test_the_script_writes_what_training_reads(tmp_path):

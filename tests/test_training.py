@@ -93,6 +93,16 @@ def test_identities_that_the_devices_cannot_share_are_refused():
         Devices(4).check_identities(6)
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_each_batch_gets_its_own_results_in_order(count):
+    batches = np.arange(36.0, dtype=np.float32).reshape(3, 12, 1)
+    embed = Devices(count).embed(lambda variables, rows: {"twice": variables * rows})
+    found = list(embed(2.0, iter(batches)))
+    assert len(found) == 3
+    for rows, results in zip(batches, found, strict=True):
+        np.testing.assert_array_equal(results["twice"], 2 * rows)
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(experiment):
     net = network.build(experiment.config.model, 6, "bfloat16", heatmaps=1)
     state, (rgb, ir) = experiment.init_state(), jnp.ones((2, 2, 96, 48, 3))
@@ -168,8 +178,6 @@ def test_filling_up_a_batch_never_changes_a_feature(experiment):
     ],
 )
 def test_convolution_equals_the_original_in_value_and_gradient(kernel, options, size, convolve):
-    if "feature_group_count" in options and convolve == gpu_convolution.in_other_words:
-        convolve = gpu_convolution.conv_general_dilated
     rng, pad = np.random.default_rng(0), kernel // 2
     options = {"window_strides": (1, 1), "padding": ((pad, pad), (pad, pad))} | options
     options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
@@ -187,6 +195,19 @@ def test_convolution_equals_the_original_in_value_and_gradient(kernel, options, 
         ours = value_and_gradient(convolve)
         theirs = value_and_gradient(jax.lax.conv_general_dilated)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), ours, theirs)
+
+
+@pytest.mark.parametrize(("dtype", "used"), [("bfloat16", True), ("float32", False)])
+def test_gpu_convolution_is_for_half_precision(dtype, used, monkeypatch):
+    calls = []
+    monkeypatch.setattr(gpu_convolution, "in_other_words", lambda x, *a, **options: calls.append(x))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    config = default.get_config()
+    net = network.build(config.model, 2, dtype, heatmaps=1)
+    x, kernel = jnp.zeros((1, 4, 4, 3), dtype), jnp.zeros((3, 3, 3, 2), dtype)
+    padded = {"padding": ((1, 1), (1, 1)), "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    net.conv_general_dilated(x, kernel, (1, 1), **padded)
+    assert bool(calls) == used
 
 
 # Schedules and optimiser

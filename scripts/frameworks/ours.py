@@ -21,7 +21,7 @@ from vireid_jax import losses
 from vireid_jax.data import augment, loader
 from vireid_jax.evaluation import ranking
 from vireid_jax.interop import torch_weights
-from vireid_jax.models import convolution, network, pose_teacher
+from vireid_jax.models import convolution, gpu_convolution, network, pose_teacher
 from vireid_jax.models.layers import Layers
 from vireid_jax.training import optimizer, pose_step, step
 from vireid_jax.training.devices import AXIS, Devices
@@ -36,7 +36,7 @@ class Train:
         """Places the state on the device."""
         self._task, self._config = task, ConfigDict(task["config"])
         config, self._devices = self._config, Devices(1)
-        net = network.build(config.model, task["ids"], task["dtype"], 1, AXIS)
+        net = _network(task, config, AXIS)
         rate = optimizer.schedule(config.optimizer, 1, 1)
         self._rule = optimizer.build(config.optimizer, rate)
         function = step.make_train_step(
@@ -90,7 +90,7 @@ class Embed:
         """Places the variables on the device."""
         self._task, self._images = task, inputs["images"]
         config, devices = ConfigDict(task["config"]), Devices(1)
-        net = network.build(config.model, task["ids"], task["dtype"], 1)
+        net = _network(task, config)
         variables = placed(weights, _shapes(net, config.data), torch_weights.PUBLISHED)
         self._variables = devices.replicate(variables)
         self._embed = {
@@ -236,6 +236,13 @@ TASKS = {
     "product": Product,
     "copy": Copy,
 }
+
+
+def _network(task, config, axis_name=None):
+    net = network.build(config.model, task["ids"], task["dtype"], 1, axis_name)
+    if task["device"] == "cuda" and "dtypes" in task:  # to be checked: in the words to be timed
+        return net.clone(conv_general_dilated=gpu_convolution.in_other_words)
+    return net
 
 
 def _shapes(net, data):

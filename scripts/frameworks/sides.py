@@ -75,8 +75,7 @@ def start(verb: str, name: str, folder: Path, task: dict, python: str) -> subpro
     if verb == "time":
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # so that the first round compiles
     else:  # in minutes less: nothing is timed
-        flags = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_autotune_level=0"
-        environment["XLA_FLAGS"] = " ".join(flags)
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen([*map(str, command), verb, str(folder)], env=environment, **pipes)
 

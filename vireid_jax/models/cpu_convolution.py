@@ -11,25 +11,26 @@ longer still. 3x3 kernels at stride 1 it computes as fast as their definition al
   For each (a, b) the x at all (i, j) are one strided slice of the padded input; the slices side by
   side are the rows of a matrix [N h w, k k C], W is [k k C, D], and both gradients are matrix
   products too;
-- 7x7 taps at stride 2 are 4x4 at stride 1 over cells of 2x2 pixels (`cells.strided`);
+- 7x7 taps at stride 2 are 4x4 at stride 1 over cells of 2x2 pixels (`forms.strided`);
 - depthwise kernels are sums of those slices times a number a channel (`_by_channels`);
-- transposed 3x3 kernels are a matrix product with cells of 2x2 pixels (`cells.transposed`);
+- transposed 3x3 kernels are a matrix product with cells of 2x2 pixels (`forms.transposed`);
 - 3x3 kernels of large layers take fewer products than their definition (`winograd.py`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
 `layers.Layers.conv_general_dilated`).
 """
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vireid_jax.models import cells, winograd
+from vireid_jax.models import forms, winograd
 
 _ENOUGH = 5e7  # products of a tap, from which on Winograd's form is quicker on several cores
-NHWC = "NHWC", "HWIO", "NHWC"
+_NHWC = "NHWC", "HWIO", "NHWC"
 _MANY_TAPS = 9  # more patches would cost more memory traffic than they save
 
 
@@ -38,36 +39,27 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
 
     Precision and result type are the default ones wherever it computes in other words.
     """
-    size, strides = kernel.shape[:2], tuple(window_strides)
-    dilation = tuple(options.get("rhs_dilation") or (1, 1))
-    spread = tuple(options.get("lhs_dilation") or (1, 1))
-    taps = size[0] * size[1]
-    groups = options.get("feature_group_count", 1)
-    if groups == x.shape[-1] == kernel.shape[-1] and spread == (1, 1):
-        return _by_channels(x, kernel, strides, tuple(map(tuple, padding)), dilation)
+    form = forms.Form.of(kernel, window_strides, padding, options)
+    groups, taps = options.get("feature_group_count", 1), math.prod(form.kernel)
+    if groups == x.shape[-1] == kernel.shape[-1] and form.spread == (1, 1):
+        return _by_channels(x, kernel, form.strides, form.padding, form.dilation)
     if groups == 1:
-        form = {"kernel": size, "padding": tuple(map(tuple, padding)), "lhs_dilation": spread}
-        if form == cells.TRANSPOSED and strides == dilation == (1, 1):
-            return cells.transposed(x, kernel)
-        if spread == (1, 1) and (taps == 1 or (max(strides) > 1 and taps <= _MANY_TAPS)):
-            return _by_patches(x, kernel, strides, padding, dilation)
-        if spread == dilation == (1, 1) and strides == (2, 2):
+        if form == forms.TRANSPOSED:
+            return forms.transposed(x, kernel)
+        if form.spread == (1, 1) and (taps == 1 or (max(form.strides) > 1 and taps <= _MANY_TAPS)):
+            return _by_patches(x, kernel, form.strides, form.padding, form.dilation)
+        if form.spread == form.dilation == (1, 1) and form.strides == (2, 2):
             return lax.conv_general_dilated(
-                *cells.strided(x, kernel, padding), (1, 1), "VALID", dimension_numbers=NHWC
+                *forms.strided(x, kernel, padding), (1, 1), "VALID", dimension_numbers=_NHWC
             )
-        if spread == strides == (1, 1) and _winograd_is_quicker(
-            x, kernel, form["padding"], dilation
-        ):
-            return winograd.conv3x3(x, kernel, dilation[0])
+        if form.kernel == (3, 3) and form.splits(x) and _winograd_is_quicker(x, kernel):
+            return winograd.conv3x3(x, kernel, form.dilation[0])
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
-def _winograd_is_quicker(x, kernel, padding, dilation):
-    *size, _, features = kernel.shape
-    fits = size == [3, 3] and padding == tuple((d, d) for d in dilation)
-    equal = len(set(dilation)) == 1 and not any(n % dilation[0] for n in x.shape[1:3])
+def _winograd_is_quicker(x, kernel):
     exact = x.dtype in (jnp.float32, jnp.float64)  # in half precision its sums lose too much
-    return fits and equal and exact and x.size * features >= _ENOUGH
+    return exact and x.size * kernel.shape[-1] >= _ENOUGH
 
 
 def _by_patches(x, kernel, strides, padding, dilation):

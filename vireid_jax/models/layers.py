@@ -191,14 +191,14 @@ class Layers:
         dilation=1,
         groups=1,
         bias=False,
-        normalised=False,
+        before_norm=False,
         init=None,
         name,
     ):
         """A square convolution padded as PyTorch's `padding = dilation * (kernel // 2)`.
 
-        Where it is `normalised` by what follows, batch statistics take away what a bias adds: its
-        gradient in training is zero but for rounding, and made zero; weight decay still acts on it.
+        Under `before_norm` batch statistics take away what a bias adds: its gradient in training is
+        zero but for rounding, and made zero; weight decay still acts on it.
         """
         pad = dilation * (kernel // 2)
         return nn.Conv(
@@ -212,7 +212,7 @@ class Layers:
             dtype=self.dtype,
             kernel_init=init or self.init.conv,
             conv_general_dilated=self.conv_general_dilated,
-            promote_dtype=_bias_without_gradient if normalised and self.train else promote_dtype,
+            promote_dtype=_bias_without_gradient if before_norm and self.train else promote_dtype,
             name=name,
         )
 
@@ -237,12 +237,18 @@ class Layers:
             not self.train, self.axis_name, self.dtype, scale_init, bias_init, name=name
         )
 
-    def normalised(self, conv, norm: str, x):
-        """The norm of that name over `conv(x)`.
+    def conv_and_norm(self, conv, norm: str, x):
+        """BatchNorm over a convolution: [B, h, w, C] -> [B, h', w', features] in `dtype`.
 
-        At test time both are one convolution, which saves a GPU a pass over memory:
+        At test time both are one convolution, which saves a GPU a pass over memory; in half
+        precision s is then rounded before it is added:
 
           f (x * W + b) + s = x * f W + (f b + s)
+
+        Args:
+          conv: a layer of the calling module, with a name and not called yet.
+          norm: name of the other.
+          x: images.
         """
         norm = self.norm(name=norm)
         if self.train or norm.is_initializing():
@@ -281,8 +287,8 @@ class ConvBlock(nn.Module):
             strides=self.strides,
             dilation=self.dilation,
             bias=self.bias,
-            normalised=True,
+            before_norm=True,
             name="conv",
         )
-        x = self.layers.normalised(conv, "norm", x)
+        x = self.layers.conv_and_norm(conv, "norm", x)
         return nn.relu(x) if self.relu else x

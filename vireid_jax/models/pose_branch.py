@@ -38,7 +38,7 @@ class PoseBranch(nn.Module):
         layers, width = self.layers, self.width
         F_p1 = ConvBlock(layers, 4 * width, name="conv1")(F_S)
         deconv = layers.transposed_conv(2 * width, name="dconv2")
-        F_p2 = nn.relu(layers.normalised(deconv, "dconv2_norm", F_p1))
+        F_p2 = nn.relu(layers.conv_and_norm(deconv, "dconv2_norm", F_p1))
         initial = ConvBlock(layers, self.heatmaps, name="reduce")(F_p2)
         refinement = RefinementStage(layers, 2 * width, self.heatmaps, name="refinement")
         F_R, heatmap = refinement(jnp.concatenate([F_p2, initial], -1))

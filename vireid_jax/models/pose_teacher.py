@@ -49,9 +49,9 @@ class SeparableBlock(nn.Module):
             groups=channels,
             name="depthwise",
         )
-        x = nn.relu(layers.normalised(depthwise, "depthwise_norm", x))
+        x = nn.relu(layers.conv_and_norm(depthwise, "depthwise_norm", x))
         pointwise = layers.conv(self.features, 1, name="pointwise")
-        return nn.relu(layers.normalised(pointwise, "pointwise_norm", x))
+        return nn.relu(layers.conv_and_norm(pointwise, "pointwise_norm", x))
 
 
 class PoseTeacher(nn.Module):

@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vireid_jax.models import forms
+
 _POINTS = 0, 1, -1, 2  # and infinity, where a polynomial has the value of its last coefficient
 
 
@@ -79,10 +81,8 @@ def _in_turn(x, dilation, channels):
 
     `channels` are those of x and y, whose tiles are held at a time.
     """
-    height, width = (n // dilation for n in x.shape[1:3])
-    x = x.reshape(-1, height, dilation, width, dilation, x.shape[-1])
-    x = x.transpose(0, 2, 4, 1, 3, 5).reshape(-1, height, width, x.shape[-1])
-    each = 25 / 9 * height * width * channels
+    x = forms.phases(x, dilation)
+    each = 25 / 9 * math.prod(x.shape[1:3]) * channels
     divisors = [n for n in range(1, len(x) + 1) if len(x) % n == 0]
     at_a_time = min(divisors, key=lambda n: abs(math.log(n * each / _AT_A_TIME)))
     return x.reshape(-1, at_a_time, *x.shape[1:])
@@ -90,9 +90,7 @@ def _in_turn(x, dilation, channels):
 
 def _whole(y, dilation):
     """Undoes `_in_turn`."""
-    *_, height, width, channels = y.shape
-    y = y.reshape(-1, dilation, dilation, height, width, channels).transpose(0, 3, 1, 4, 2, 5)
-    return y.reshape(-1, height * dilation, width * dilation, channels)
+    return forms.whole(y.reshape(-1, *y.shape[2:]), dilation)
 
 
 def _kernel_values(kernel):

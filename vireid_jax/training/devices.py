@@ -161,10 +161,10 @@ class Devices:
         return self._compile(self._map(function), state, self.split(batch))
 
     def embed(self, function):
-        """Maps (variables, rows of each batch) -> rows of results of each, on the host, in order.
+        """A generator: (variables, rows of each batch) -> rows of results of each, in order.
 
-        By this process alone. The next batch is computed while one is fetched; all must have the
-        same shapes.
+        By this process alone, results on the host. While one is fetched the next is computed, so
+        that it takes a batch before it gives the results of the last. All have the same shapes.
         """
         mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=self._own)
         program = self._program(mapped)
@@ -173,7 +173,8 @@ class Devices:
             ahead = None
             for rows in batches:
                 behind, ahead = ahead, program(variables, self.split(rows))
-                jax.tree.map(lambda x: x.copy_to_host_async(), ahead)
+                for x in jax.tree.leaves(ahead):
+                    x.copy_to_host_async()
                 if behind is not None:
                     yield _joined(behind)
             if ahead is not None:
@@ -188,7 +189,7 @@ class Devices:
         return mapped(function, donate_argnums=0)
 
     def _program(self, mapped):
-        """`mapped`, where that is possible compiled as `_compile` does at the first call."""
+        """`mapped`; on the CPUs of one process compiled by `_compile`, at the first call."""
         if self.all[0].platform != "cpu" or self.processes > 1:
             return mapped
         compiled = None

@@ -15,6 +15,7 @@ from vireid_jax.data import files, images, own_images
 from vireid_jax.data.heatmaps import JOINTS, STRIDE
 from vireid_jax.evaluation import page, search_page
 from vireid_jax.evaluation.feature_store import FeatureStore
+from vireid_jax.evaluation.features import in_batches
 from vireid_jax.evaluation.nearest import nearest
 from vireid_jax.evaluation.search_page import Hit, Picture, Query
 from vireid_jax.models.part_heads import FEATURE_NORM
@@ -103,8 +104,10 @@ class Images:
         return self._run(self._features, decoded)[self._feature]
 
     def _run(self, function, decoded):
-        filled = decoded[np.resize(np.arange(len(decoded)), self._batch)]
-        return jax.tree.map(lambda x: x[: len(decoded)], next(function(self._variables, [filled])))
+        computed = functools.partial(function, self._variables)
+        rows = np.arange(len(decoded))
+        ((_, found),) = in_batches(computed, rows, self._batch, decoded.__getitem__)
+        return found
 
     @functools.cached_property
     def _features(self):

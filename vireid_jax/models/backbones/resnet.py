@@ -42,7 +42,7 @@ class Stem(nn.Module):
     def __call__(self, x):
         """See the class."""
         conv = self.layers.conv(self.width, 7, strides=2, init=kaiming, name="conv1")
-        return _max_pool(nn.relu(self.layers.normalised(conv, "bn1", x)))
+        return _max_pool(nn.relu(self.layers.conv_and_norm(conv, "bn1", x)))
 
 
 class Bottleneck(nn.Module):
@@ -55,14 +55,14 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x):
         """See the class."""
-        conv, normalised = partial(self.layers.conv, init=kaiming), self.layers.normalised
+        conv, both = partial(self.layers.conv, init=kaiming), self.layers.conv_and_norm
         out = EXPANSION * self.width
-        y = nn.relu(normalised(conv(self.width, 1, name="conv1"), "bn1", x))
-        y = nn.relu(normalised(conv(self.width, strides=self.strides, name="conv2"), "bn2", y))
-        y = normalised(conv(out, 1, name="conv3"), "bn3", y)
+        y = nn.relu(both(conv(self.width, 1, name="conv1"), "bn1", x))
+        y = nn.relu(both(conv(self.width, strides=self.strides, name="conv2"), "bn2", y))
+        y = both(conv(out, 1, name="conv3"), "bn3", y)
         if x.shape != y.shape:
-            conv = conv(out, 1, strides=self.strides, name="downsample_conv")
-            x = normalised(conv, "downsample_bn", x)
+            shortcut = conv(out, 1, strides=self.strides, name="downsample_conv")
+            x = both(shortcut, "downsample_bn", x)
         return nn.relu(x + y)
 
 

@@ -1,10 +1,70 @@
-"""Strided and transposed convolutions as others, over cells of 2x2 pixels."""
+"""Strided, transposed and dilated convolutions as others, for every backend's own choice."""
+
+import dataclasses
 
 import jax.numpy as jnp
 from jax import lax
 
-TRANSPOSED = {"kernel": (3, 3), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2, 2)}
-"""Of the convolution that `transposed` computes."""
+_NONE = 1, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """Of a convolution: arguments of `jax.lax.conv_general_dilated`, two numbers each.
+
+    Attributes:
+      kernel: taps.
+      strides: of the kernel.
+      padding: two pairs, before and after.
+      dilation: of the kernel.
+      spread: dilation of the image.
+    """
+
+    kernel: tuple
+    strides: tuple = _NONE
+    padding: tuple = ((1, 1), (1, 1))
+    dilation: tuple = _NONE
+    spread: tuple = _NONE
+
+    @classmethod
+    def of(cls, kernel, window_strides, padding, options):
+        """By the arguments."""
+        return cls(
+            kernel.shape[:2],
+            tuple(window_strides),
+            tuple(map(tuple, padding)),
+            tuple(options.get("rhs_dilation") or _NONE),
+            tuple(options.get("lhs_dilation") or _NONE),
+        )
+
+    def splits(self, x) -> bool:
+        """Whether it is one without dilation of each of `phases(x, dilation[0])`."""
+        d = self.dilation[0]
+        around = tuple((d * (k // 2), d * (k // 2)) for k in self.kernel)
+        like = Form(self.kernel, padding=around, dilation=(d, d))
+        return (
+            self == like
+            and all(k % 2 for k in self.kernel)
+            and not any(n % d for n in x.shape[1:3])
+        )
+
+
+TRANSPOSED = Form((3, 3), padding=((1, 2), (1, 2)), spread=(2, 2))
+"""What `transposed` computes."""
+
+
+def phases(x, d):
+    """The images of every d-th row and column: x [B, H, W, C] -> [d d B, H / d, W / d, C]."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // d, d, width // d, d, channels)
+    return x.transpose(0, 2, 4, 1, 3, 5).reshape(-1, height // d, width // d, channels)
+
+
+def whole(x, d):
+    """Undoes `phases`."""
+    _, height, width, channels = x.shape
+    x = x.reshape(-1, d, d, height, width, channels).transpose(0, 3, 1, 4, 2, 5)
+    return x.reshape(-1, height * d, width * d, channels)
 
 
 def strided(x, kernel, padding):
