@@ -121,9 +121,7 @@ class Extract:
     def __init__(self, task, weights, inputs):
         """Places the variables on the device."""
         self._task, self._images = task, inputs["images"]
-        layers = Layers(
-            False, jnp.dtype(task["dtype"]), conv_general_dilated=convolution.for_backend()
-        )
+        layers = Layers(False, jnp.dtype(task["dtype"]), conv_general_dilated=_convolution(task))
         net = pose_teacher.PoseTeacher(layers, task["stages"], task["width"])
         images = jax.ShapeDtypeStruct(self._images[:1].shape, jnp.float32)
         shapes = jax.eval_shape(net.init, jax.random.key(0), images)
@@ -240,9 +238,13 @@ TASKS = {
 
 def _network(task, config, axis_name=None):
     net = network.build(config.model, task["ids"], task["dtype"], 1, axis_name)
-    if task["device"] == "cuda" and "dtypes" in task:  # to be checked: in the words to be timed
-        return net.clone(conv_general_dilated=gpu_convolution.in_other_words)
-    return net
+    return net.clone(conv_general_dilated=_convolution(task))
+
+
+def _convolution(task):
+    """A run's; a GPU's for half precision, which is timed, is checked in every precision."""
+    checked = task["device"] == "cuda" and "dtypes" in task
+    return gpu_convolution.in_other_words if checked else convolution.for_backend()
 
 
 def _shapes(net, data):
