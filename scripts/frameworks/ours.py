@@ -149,7 +149,7 @@ class Evaluate:
         self._query = inputs["query_pid"], inputs["query_camid"]
         self._trials = [
             (
-                inputs["similarity"][:, rows],
+                inputs["similarity"].take(rows, axis=1),
                 inputs["gallery_pid"][rows],
                 inputs["gallery_camid"][rows],
             )

@@ -201,7 +201,7 @@ class Evaluate(Host):
         query = inputs["query_pid"], inputs["query_camid"]
         self.trials = [
             (
-                inputs["similarity"][:, rows],
+                inputs["similarity"].take(rows, axis=1),
                 *query,
                 inputs["gallery_pid"][rows],
                 inputs["gallery_camid"][rows],

@@ -72,7 +72,7 @@ def rank(similarity, query_pid, gallery_pid, *, valid=None, cmc_on: str = "image
 
     A match's position is one plus the number of images ahead of it, so the gallery is not sorted.
     The loop is over identities: their queries share their matches, and one identity's comparisons
-    stay in the processor's cache.
+    stay in the processor's cache. Ties are looked for, and sorted out only where there are any.
 
     Args:
       similarity: float [Q, G].
@@ -97,17 +97,26 @@ def rank(similarity, query_pid, gallery_pid, *, valid=None, cmc_on: str = "image
     pids, identity, counts = np.unique(gallery_pid, return_inverse=True, return_counts=True)
     position = np.full((len(query_pid), counts.max()), np.inf)
     place = np.zeros(len(query_pid), int)  # the rank that CMC counts
-    for rows, columns in _blocks(query_pid, gallery_pid):
-        ahead = _ahead(similarity[rows], columns)  # [q, m, G]
-        number_ahead = ahead.view(np.int8).sum(-1, dtype=np.int32)  # quicker than count_nonzero
-        listed = np.isfinite(similarity[np.ix_(rows, columns)])
-        of_match = np.where(listed, 1 + number_ahead, np.inf)  # [q, m]
+    count_dtype = np.min_scalar_type(len(gallery_pid))  # sums are quicker in few bytes
+    blocks = list(_blocks(query_pid, gallery_pid))
+    most = max((len(rows) for rows, _ in blocks), default=0)
+    cell = np.arange(most)[:, None] * len(pids) + identity  # [q, G], where `seen` has an image
+    for rows, columns in blocks:
+        near = similarity[rows]  # [q, G]
+        own = near[:, columns]  # [q, m]
+        listed = own > -np.inf
+        own = np.where(listed, own, np.inf)[..., None]
+        ahead = near[:, None] > own  # [q, m, G]
+        ties = near[:, None] == own
+        if np.count_nonzero(ties) > np.count_nonzero(listed):  # more than each with itself
+            ahead |= ties & (np.arange(len(gallery_pid)) < columns[:, None])
+        number_ahead = ahead.view(np.uint8).sum(-1, dtype=count_dtype)
+        of_match = np.where(listed, 1.0 + number_ahead, np.inf)  # [q, m]
         position[rows, : len(columns)] = of_match
         if cmc_on == "identities":
             of_first = ahead[np.arange(len(rows)), of_match.argmin(1)]  # [q, G]
             seen = np.zeros((len(rows), len(pids)), bool)
-            cell = np.arange(0, seen.size, len(pids))[:, None] + identity  # [q, G]
-            seen.reshape(-1)[cell[of_first]] = True
+            seen.reshape(-1)[cell[: len(rows)][of_first]] = True
             place[rows] = 1 + np.count_nonzero(seen, 1)
 
     position.sort(1)
@@ -133,11 +142,3 @@ def _blocks(query_pid, gallery_pid):
             yield rows[start : start + together], columns
 
 
-def _ahead(similarity, columns):
-    """bool [q, m, G]: the images that each of q queries ranks before each of m `columns`."""
-    ahead = np.empty((len(similarity), len(columns), similarity.shape[1]), bool)
-    for i, column in enumerate(columns):  # ties count for earlier images only
-        own = similarity[:, column, None]
-        np.greater_equal(similarity[:, :column], own, out=ahead[:, i, :column])
-        np.greater(similarity[:, column:], own, out=ahead[:, i, column:])
-    return ahead
