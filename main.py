@@ -8,7 +8,7 @@ from ml_collections import config_flags
 from vireid_jax import command_line
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "File of the configuration; FILE:VARIANT chooses a row of Table IV."
+    "config", None, "File of the configuration; FILE:VARIANT one of configs/variants.py."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an interrupted run continues.")
 ALLOW = flags.DEFINE_bool(

@@ -21,6 +21,7 @@ import figures
 from vireid_jax import command_line
 from vireid_jax.evaluation import comparison
 from vireid_jax.training import train
+from vireid_jax.training.experiment import require_all_losses
 from vireid_jax.types import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Of all runs, without a variant.")
@@ -93,7 +94,7 @@ def main():
         raise UserError("config.replicas is this script's: give --seeds")
     if CONFIG.value.variant != "full":
         raise UserError(f"variants are this script's: give --config without {CONFIG.value.variant}")
-    results, folders = {}, []
+    configs = {}
     for row in ROWS.value:
         config = CONFIG.value.copy_and_resolve_references()
         with config.unlocked():
@@ -101,7 +102,11 @@ def main():
                 variants.apply(config, row)
             except ValueError as error:
                 raise UserError(f"--rows: {error}") from error
+        require_all_losses(config)
         config.replicas.seed = tuple(range(SEEDS.value))
+        configs[row] = config
+    results, folders = {}, []
+    for row, config in configs.items():
         place = str(Path(WORKDIR.value) / row)
         folders = train.train_in_turn(config, place, TOGETHER.value)
         results[row] = folders and [json.loads((f / "results.json").read_text()) for f in folders]

@@ -26,7 +26,9 @@ def main(runs: str) -> None:
     configs, results = (
         [_read(folder / name) for folder in folders] for name in ("config.json", "results.json")
     )
-    for folder, config in zip(folders[1:], configs[1:], strict=True):
+    for folder, config in zip(folders, configs, strict=True):
+        if config["task"] != "reid":
+            raise UserError(f"{folder} is of a pose teacher: of those there is no common table")
         differ = set(workdir.differences(configs[0], config)) - workdir.BOOKKEEPING
         if foreign := differ - OF_EACH_RUN:
             raise UserError(

@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from vireid_jax import command_line
 from vireid_jax.data.images import load_images
 from vireid_jax.evaluation.baselines import baseline_results
-from vireid_jax.evaluation.protocols import protocols_for
+from vireid_jax.training.experiment import protocols_of
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the configuration.")
 FIGURES = ("rank1", "rank10", "mAP", "mINP")
@@ -30,7 +30,7 @@ def main():
     """Loads both splits, measures, prints."""
     data = CONFIG.value.data
     test = load_images(data, "test")
-    protocols = protocols_for(data.protocol, test)
+    protocols = protocols_of(CONFIG.value, test)
     print(table(baseline_results(load_images(data, "train"), test, protocols)))
 
 

@@ -36,19 +36,26 @@ def curve(metrics: Path) -> str:
     lines = read_lines(metrics)
     if not lines:
         raise UserError(f"{metrics} has no line: the run has not logged a step yet")
-    terms = [name for name in lines[0] if name not in ("step", "learning_rate")]
+    logged = dict.fromkeys(name for line in lines for name in line)  # a changed config changes them
+    terms = [name for name in logged if name not in ("step", "learning_rate")]
     rows = ["steps up to  " + "".join(f"{name:>15}" for name in terms)]
     for part in np.array_split(lines, min(PARTS, len(lines))):
-        means = (np.mean([line[name] for line in part]) for name in terms)
-        rows.append(f"{part[-1]['step']:11}  " + "".join(f"{mean:15.4f}" for mean in means))
+        values = [[line[name] for line in part if name in line] for name in terms]
+        cells = (f"{np.mean(own):15.4f}" if own else f"{'-':>15}" for own in values)
+        rows.append(f"{part[-1]['step']:11}  " + "".join(cells))
     return "\n".join(rows)
 
 
 def between_cameras(features, image_set, pids) -> dict:
-    """{(query camera, gallery camera): (rank-1, mAP)} in percent, among images of `pids`."""
-    among = np.isin(image_set.pid, pids)
-    cameras = set(image_set.camid[among])
-    own = {camera: np.flatnonzero(among & (image_set.camid == camera)) for camera in cameras}
+    """{(query camera, gallery camera): (rank-1, mAP)} in percent, among images of `pids`.
+
+    A camera is its modality and its number, since the two modalities may share numbers.
+    """
+    own, cameras = {}, np.stack([image_set.modality, image_set.camid], 1)
+    for camera in np.unique(cameras, axis=0):
+        rows = np.flatnonzero((cameras == camera).all(1) & np.isin(image_set.pid, pids))
+        if len(rows):
+            own[tuple(camera.tolist())] = rows
     found = {}
     for query, gallery in itertools.permutations(sorted(own), 2):
         rows, columns = own[query], own[gallery]
@@ -108,10 +115,15 @@ def main():
         together = f"{rank1:5.2f} / {mAP:5.2f}"
         print(f"{branch:<12}  {together}  {np.mean(stripes):.2f}  {alike:.2f}  {each}")
     print(f"\n{name}, rank-1 / mAP, query - gallery camera, {count} identities")
-    print("           training identities  test identities")
+    print(" " * 25 + "training identities    test identities")
     for query, gallery in sorted(found[0].keys() & found[1].keys()):
         cells = ("{:5.1f} / {:4.1f}".format(*pairs[query, gallery]) for pairs in found)
-        print(f"{query:4} - {gallery:<4}" + "".join(f"{cell:>20}" for cell in cells))
+        print(f"{_named(query):>11} - {_named(gallery):<11}" + "".join(f"{x:>19}" for x in cells))
+
+
+def _named(camera):
+    modality, number = camera
+    return f"{Modality(modality).name.lower()} {number}"
 
 
 if __name__ == "__main__":

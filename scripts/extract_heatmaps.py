@@ -26,6 +26,8 @@ SOURCE = flags.DEFINE_string("source", "", "The folder of the data set; none if 
 DIR = flags.DEFINE_string("dir", "data", "Where prepared data lie: config.data.dir.")
 TIER = flags.DEFINE_string("tier", "", "Of synthetic_vi.")
 TRIAL = flags.DEFINE_integer("trial", 1, "Of RegDB.")
+TEST_FRACTION = flags.DEFINE_float("test_fraction", 0.5, "Of the identities of a folder.")
+SPLIT_SEED = flags.DEFINE_integer("split_seed", 0, "Of the draw of these.")
 TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "train+val for SYSU-MM01.")
 HEIGHT = flags.DEFINE_integer("height", 288, "Of the training images.")
 WIDTH = flags.DEFINE_integer("width", 144, "Of the training images.")
@@ -49,6 +51,7 @@ def main():
     data = default.get_config().data
     data.dataset, data.source, data.dir = DATASET.value, SOURCE.value, DIR.value
     data.tier, data.trial, data.train_split = TIER.value, TRIAL.value, TRAIN_SPLIT.value
+    data.test_fraction, data.split_seed = TEST_FRACTION.value, SPLIT_SEED.value
     data.protocol = "regdb" if data.tier == "regdb" else "sysu"  # with which a tier has to agree
     data.height, data.width, data.heatmaps = HEIGHT.value, WIDTH.value, "none"
     found = load_images(data, "train")

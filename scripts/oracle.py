@@ -23,7 +23,8 @@ from vireid_jax.data.synthetic.render import OUTSIDE
 from vireid_jax.data.synthetic.tiers import Example
 from vireid_jax.data.synthetic.wardrobe import Slot
 from vireid_jax.evaluation.baselines import chance, garment_map, lda
-from vireid_jax.evaluation.protocols import evaluate, protocols_for
+from vireid_jax.evaluation.protocols import evaluate
+from vireid_jax.training.experiment import protocols_of
 
 
 def truth(config, split, images):
@@ -75,7 +76,7 @@ def main():
     features = {}
     for name, (known, seen) in kinds.items():
         features |= {name: seen, f"{name}, LDA": lda(known, train.pid, seen)}
-    protocols = protocols_for(data.protocol, test)
+    protocols = protocols_of(CONFIG.value, test)
     measured = evaluate(features, test, protocols)
     rows = {name: {p: figures[name] for p, figures in measured.items()} for name in features}
     print(table({"chance": chance(test, protocols), **rows}))

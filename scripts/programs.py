@@ -6,6 +6,7 @@ import math
 import re
 
 _KINDS = {"convolution": "convolutions", "dot": "products"}
+_NAME = r"^ *(?:ROOT )?%?([\w.\-]+) = "  # of what a line computes
 _CONTAINERS = {"while", "conditional", "call"}  # what they hold stands in the text as well
 
 
@@ -28,7 +29,7 @@ class Operation:
 
 def operations(program: str) -> dict[str, Operation]:
     """By name, of the text of a compiled program."""
-    lines = re.findall(r"^ *(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$", program, re.M)
+    lines = re.findall(_NAME + r"(\(.*?\)|\S+) ([\w\-]+)\((.*)$", program, re.M)
     shapes = {name: shape for name, shape, *_ in lines}
     inner = dict(re.findall(r"^%?([\w.\-]+) \(.*?\{\n(.*?)^\}", program, re.M | re.S))
     turns = _turns(inner, lines)
@@ -70,7 +71,7 @@ def _turns(inner, lines):
                 called = re.findall(r"(?:calls|to_apply|body)=%([\w.\-]+)", inner[body])
                 waiting += [x for x in called if x not in within]
             for body in within:
-                for name in re.findall(r"^ *(?:ROOT )?%?([\w.\-]+) = ", inner[body], re.M):
+                for name in re.findall(_NAME, inner[body], re.M):
                     turns[name] *= int(count[1])
     return turns
 

@@ -11,8 +11,8 @@ beside each, for every run, where its ReID branch and its pose branch look (Grad
 speaks for the image's identity or, where the run was not trained on it, for the identity that the
 branch takes it for.
 
-mask: the same rows, with the keypoint maps that each run predicts (H-hat) and its mask (M, the mean
-over the channels, from the image's lowest value to its highest).
+mask: the same rows, with the keypoint maps that each run predicts (H-hat, where it was taught them)
+and its mask (M, the mean over the channels, from the image's lowest value to its highest).
 
 pose: visible images above infrared ones, each with the skeleton that the teacher in FILE finds (see
 scripts/extract_heatmaps.py) and, to its right, with the maximum of its heatmaps laid over it.
@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 
 from contact_sheet import GAP, SEEN, draw_skeleton
 from vireid_jax import command_line, registry
-from vireid_jax.data.heatmaps import STRIDE
+from vireid_jax.data.heatmaps import SHOWN, STRIDE
 from vireid_jax.data.images import load_images
 from vireid_jax.evaluation import attention as looking
 from vireid_jax.training import pose_maps, step, trained
@@ -42,7 +42,6 @@ IMAGES = flags.DEFINE_integer(
     "images", 6, "Identities, or images of either modality.", lower_bound=1
 )
 SCALE = flags.DEFINE_integer("scale", 2, "Enlargement.", lower_bound=1)
-_LEAST = 0.1  # of a map, for its joint to be drawn
 
 
 def attention() -> Image.Image:
@@ -84,7 +83,8 @@ def _beside_each_other(kind):
 
 def _trained_on_these(run):
     own, shown = run.config.data, CONFIG.value.data
-    keys = "dataset", "tier", "trial", "train_split", "test_fraction", "split_seed"
+    keys = ["dataset", "tier", "trial", "train_split", "test_fraction", "split_seed"]
+    keys += ["source"] * (own.dataset == "folder")
     return SPLIT.value == "train" and all(own[key] == shown[key] for key in keys)
 
 
@@ -98,7 +98,10 @@ def _maps(run, kind, images, modality, label):
             return looking.keypoints_and_mask(apply({}))
         return looking.attention(apply, label)
 
-    return jax.jit(look)(run.variables, images, label)
+    maps = jax.jit(look)(run.variables, images, label)
+    if not run.learned_poses:
+        maps.pop("H-hat", None)
+    return maps
 
 
 def _with_titles(sheet, titles):
@@ -128,7 +131,7 @@ def pose() -> Image.Image:
         maps = predict(teacher.variables, images)
         box = np.tile([0, 0, height, width], (len(images), 1))
         places = pose_maps.highest(maps, box, STRIDE)
-        seen = SEEN * (maps.max((1, 2)) > _LEAST)[..., None]
+        seen = SEEN * (maps.max((1, 2)) > SHOWN)[..., None]
         keypoints = np.concatenate([places, seen], -1)
         merged = jax.image.resize(maps.max(-1), images.shape[:3], "linear")
         rows.append([

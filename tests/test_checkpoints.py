@@ -39,6 +39,7 @@ def test_the_one_before_a_damaged_checkpoint_is_used_with_a_warning(tmp_path, ca
     damage(tmp_path, 2)
     with Checkpoints(tmp_path, read_only) as checkpoints:
         restored = checkpoints.restore(state(0))
+        assert checkpoints.latest == 1
         np.testing.assert_array_equal(restored.params["w"], state(1).params["w"])
         shown = capsys.readouterr().out
         assert f"checkpoint {tmp_path / '2'} is damaged; using that of step 1" in shown
@@ -59,6 +60,20 @@ def test_a_run_that_continues_replaces_the_damaged_checkpoint(tmp_path):
         restored = checkpoints.restore(state(0))
     np.testing.assert_array_equal(restored.params["w"], state(3).params["w"])
     assert sorted(x.name for x in tmp_path.iterdir()) == ["2", "3"]
+
+
+def test_of_a_run_that_begins_anew_the_best_is_forgotten(tmp_path):
+    with Checkpoints(tmp_path, best=True) as best:
+        best.save(state(2), 2.0)
+        best.forget_after(2)
+        with pytest.raises(ValueError, match="step 1 is not after 2"):
+            best.save(state(1), 1.0)
+        best.forget_after(1)
+        best.save(state(2), 1.0)
+    with Checkpoints(tmp_path, best=True) as best:
+        assert int(best.restore(state(0)).step) == 2
+        best.forget_after(0)
+        assert best.latest is None
 
 
 def test_a_checkpoint_of_another_network_is_refused_and_kept(tmp_path):

@@ -73,14 +73,16 @@ def run(script, *arguments, variant=""):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_the_ablation_prints_its_table_and_writes_it_into_a_page(tmp_path):
+def test_the_ablation_prints_its_table_and_writes_it_into_a_page(tmp_path, data_dir):
     for row, mAPs in {"baseline": (10.0, 20.0), "peb": (12.0, 26.0)}.items():
         config = variants.apply(tiny.get_config(), row)
+        config.data.dir = str(data_dir)
         for seed, mAP in enumerate(mAPs):
             config.seed = seed
             end(tmp_path / "runs" / row / f"replica_{seed}", config, results(mAP))
     page = tmp_path / "results.md"
-    options = f"--workdir={tmp_path / 'runs'}", "--rows=baseline,peb", "--seeds=2"
+    data = f"--config.data.dir={data_dir}"
+    options = f"--workdir={tmp_path / 'runs'}", "--rows=baseline,peb", "--seeds=2", data
     done = run("ablation.py", *options, f"--page={page}")
     assert done.returncode == 2
     assert "has no lines <!-- ablation baseline,peb -->" in done.stderr
@@ -102,6 +104,11 @@ def test_the_ablation_prints_its_table_and_writes_it_into_a_page(tmp_path):
     done = run("ablation.py", *options[:1], "--rows=basline")
     assert done.returncode == 2
     assert "--rows: unknown variant 'basline'; did you mean 'baseline'" in done.stderr
+    place = f"--config.data.dir={data_dir}", "--config.data.heatmaps=none"
+    done = run("ablation.py", f"--workdir={tmp_path / 'other'}", *place)
+    assert done.returncode == 2
+    assert "config.loss.pose would be left out" in done.stderr
+    assert not (tmp_path / "other").exists()
     done = run("ablation.py", *options, variant=":peb")
     assert done.returncode == 2
     assert "give --config without peb" in done.stderr

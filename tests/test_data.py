@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vireid_jax.data import augment, heatmaps, images, loader, sampler
+from vireid_jax.data.datasets import synthetic_vi
 from vireid_jax.types import ImageSet, Modality, UserError
 
 
@@ -128,7 +129,7 @@ def test_merged_targets_are_the_maximum_over_joints():
     assert joints.shape == (2, 24, 12, 16)
     assert joints.dtype == np.uint8
     np.testing.assert_array_equal(merged[..., 0], joints.max(-1))
-    with pytest.raises(UserError, match="known: merged, joints, joints_and_background, none"):
+    with pytest.raises(UserError, match="did you mean 'joints'"):
         heatmaps.channels("jonts")
 
 
@@ -331,6 +332,15 @@ def test_heatmaps_by_choice_and_from_a_file(tiny, tmp_path):
         images.load_images(data, "train")
 
 
+def test_the_stored_splits_to_train_on_are_the_config_s(tiny):
+    data = tiny().data
+    sets = {split: images.load_images(data, split) for split in ("train", "test")}
+    data.train_split = "train+test"
+    both = images.load_images(data, "train")
+    assert both.path.tolist() == sets["train"].path.tolist() + sets["test"].path.tolist()
+    assert both.heatmaps.any((1, 2, 3)).all()
+
+
 def test_unknown_data_sets_tiers_and_splits_are_refused(tiny):
     data = tiny().data
     with pytest.raises(UserError, match="no split 'val'; it has: train, test"):
@@ -338,6 +348,9 @@ def test_unknown_data_sets_tiers_and_splits_are_refused(tiny):
     data.protocol = "regdb"
     with pytest.raises(UserError, match=r"with --config\.data\.protocol=sysu"):
         images.load_images(data, "train")
+    data.tier = "regdb"
+    with pytest.raises(UserError, match="split='val' is unknown; known: test, train"):
+        synthetic_vi.subset(data, "val")
     data.tier = "eazy"
     with pytest.raises(UserError, match="did you mean 'easy'"):
         images.load_images(data, "train")

@@ -3,8 +3,10 @@
 import io
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -194,6 +196,18 @@ def test_sixteen_bits_are_stretched_between_percentiles(tmp_path):
     assert np.ptp(pixels, -1).max() == 0
     wanted = np.clip((values - 21_020) / (22_980 - 21_020), 0, 1) * 255
     assert abs(pixels[..., 0] - wanted).max() < 1
+
+
+def test_sixteen_bits_in_three_channels_are_refused(tmp_path):
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(2 * (b"\0" + bytes(2 * 3 * 2))))
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b""))
+    with pytest.raises(UserError, match=r"x\.png has 16 bits in each of several channels"):
+        files.encoded(tmp_path, "x.png")
 
 
 def break_file(file, how):

@@ -85,6 +85,7 @@ def test_the_folder_of_a_replica_is_that_of_a_run_alone(tiny, tmp_path, monkeypa
     alone = tiny("baseline")
     alone.seed = 2
     own, single = tmp_path / "run" / "replica_1", tmp_path / "alone"
+    (tmp_path / "run_2").mkdir()
     expected = train.train(alone, str(single))
     for name in ("config.json", "environment.json"):
         assert (own / name).read_text() == (single / name).read_text()
@@ -97,6 +98,17 @@ def test_the_folder_of_a_replica_is_that_of_a_run_alone(tiny, tmp_path, monkeypa
         assert line == pytest.approx(other, rel=1e-2)
     assert trained.load(own).step == 4
     assert train.evaluate(alone, str(own)) == results[1]
+    single.rename(tmp_path / "run_2" / "replica_1")
+    with pytest.raises(UserError, match=r"replica_1 holds a run that was trained alone"):
+        train.train(config, str(tmp_path / "run_2"))
+    assert trained.load(tmp_path / "run_2" / "replica_1").results == expected
+
+
+def test_weights_of_l_pose_need_heatmaps(tiny, tmp_path):
+    config = tiny()
+    config.data.heatmaps, config.replicas.pose = "none", (0.0, 5.0)
+    with pytest.raises(UserError, match=r"pose=\(0\.0, 5\.0\), but .* has no heatmaps here"):
+        train.train(config, str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

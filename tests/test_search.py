@@ -31,7 +31,14 @@ def found(source, modality=Modality.VISIBLE):
 
 
 def test_names_say_who_and_where(tmp_path):
-    names = ("7/a.jpg", "7/b_c3_1.PNG", "cam4/9/c.bmp", "x/12_c5_001.jpg", "x/plain.tif")
+    names = (
+        "7/a.jpg",
+        "7/b_c3_1.PNG",
+        "cam4/9/c.bmp",
+        "x/12_c5_001.jpg",
+        "x/13_c6.jpg",
+        "x/plain.tif",
+    )
     for number, name in enumerate(names):
         trees.picture(tmp_path / name, number)
     for name in ("x/notes.txt", "x/.hidden.jpg"):
@@ -41,6 +48,7 @@ def test_names_say_who_and_where(tmp_path):
         ("7/b_c3_1.PNG", 7, 3),
         ("cam4/9/c.bmp", 9, 4),
         ("x/12_c5_001.jpg", 12, 5),
+        ("x/13_c6.jpg", 13, 6),
         ("x/plain.tif", own_images.UNKNOWN, 2),
     ]
     assert found(tmp_path / "7" / "b_c3_1.PNG") == [("b_c3_1.PNG", 7, 3)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vireid_jax.data import heatmaps
 from vireid_jax.data.datasets.synthetic_vi import SyntheticConfig, SyntheticVi
 from vireid_jax.data.synthetic import arrays, body, farm, figure, paint, raycast, render, tiers
 from vireid_jax.data.synthetic.camera import CAMERAS, Band, Crop, Facing, Pose
@@ -172,7 +173,7 @@ def test_occluders_hide_joints_but_do_not_move_them():
 @pytest.mark.parametrize(("away", "sign"), [(False, 1), (True, -1)])
 def test_the_right_shoulder_is_on_the_left_of_a_front_view(away, sign):
     camera = dataclasses.replace(CAMERAS[1], facing=Facing.BY_IDENTITY, yaw_sd=0.0)
-    right, left = (body.LIP_JOINTS.index(f"{side}_shoulder") for side in "rl")
+    right, left = (heatmaps.JOINTS.index(f"{side}_shoulder") for side in "rl")
     tried = 0
     for pid in range(1, 25):
         if (stream(0, Purpose.FACING, pid).random() < 0.5) is away:
@@ -193,11 +194,14 @@ def test_the_face_is_seen_from_the_front_only():
     assert faces[False] > 3 * faces[True]
 
 
-def test_flipped_joints_swap_right_and_left():
-    for joint, partner in enumerate(body.FLIPPED_JOINTS):
-        name = body.LIP_JOINTS[joint]
+def test_joints_are_drawn_in_the_order_of_heatmaps():
+    assert body.LIP_JOINTS == heatmaps.JOINTS
+
+
+def test_mirrored_joints_swap_right_and_left():
+    for name, partner in zip(heatmaps.JOINTS, heatmaps.MIRRORED, strict=True):
         swapped = {"r": "l", "l": "r"}.get(name[0], name[0]) if name[1] == "_" else name[0]
-        assert body.LIP_JOINTS[partner] == swapped + name[1:]
+        assert heatmaps.JOINTS[partner] == swapped + name[1:]
 
 
 def test_keypoint_noise_and_dropout_leave_the_image_alone():

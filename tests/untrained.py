@@ -29,17 +29,14 @@ def variables(config, seed=0):
 
 
 def save(folder, config, step=3, seed=0):
-    """Adds a checkpoint to a run's folder."""
+    """Adds the checkpoint that counts to a run's folder."""
     best = config.train.selection != "last"
     own = variables(config, seed)
     state = TrainState(np.int32(step), own["params"], own["batch_stats"], ())
     workdir = Workdir(str(folder), config)
     workdir.write("config.json", json.loads(config.to_json()))
-    with Checkpoints(workdir.checkpoints) as checkpoints:
-        checkpoints.save(state)
-    if best:
-        with Checkpoints(workdir.best, best=True) as checkpoints:
-            checkpoints.save(state, 1.0)
+    with Checkpoints(workdir.best if best else workdir.checkpoints, best=best) as checkpoints:
+        checkpoints.save(state, 1.0)
 
 
 def run(folder, variant="full"):

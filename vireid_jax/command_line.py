@@ -20,6 +20,7 @@ _NOT_WRITABLE = {
     errno.EACCES,
     errno.EPERM,
     errno.ENOTDIR,
+    errno.EEXIST,
 }
 
 
@@ -85,6 +86,9 @@ def _explain(error, argv):
         given = next((arg for arg in argv if re.search(rf"\.{re.escape(key)}\b", arg)), key)
         near = re.search('Did you mean "(.*?)"', text)
         hint = f"did you mean {near[1]!r}? " if near else ""
-        return f"{given}: the config has no key {key!r}; {hint}configs/default.py lists all keys"
+        return (
+            f"{given}: the config has no key {key!r}; {hint}its file, or the one that this "
+            "imports, lists all keys"
+        )
     last_of_traceback = re.search(r"^\s*(?:\w+Error:|\[Errno \d+\]) (.*)", text, re.MULTILINE)
     return last_of_traceback[1] if last_of_traceback else " ".join(text.split())

@@ -2,7 +2,7 @@
 
 Shape letters: `B` images per modality in a batch (D identities x K images), `P` parts, `N`
 training identities, `F` features per part, `H, W` image size, `h, w` heatmap size (H/4, W/4),
-`J` heatmap channels (1 merged, or 16 joints), `n` images of a set.
+`J` heatmap channels (1 merged, 16 joints, or 17 with the background), `n` images of a set.
 """
 
 import dataclasses

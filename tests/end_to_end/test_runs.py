@@ -275,7 +275,7 @@ def test_the_best_on_validation_identities_is_reported(tiny, tmp_path, monkeypat
     monkeypatch.setattr(Experiment, "score", scored)
     assert train.train(config, str(tmp_path / "again")) == results
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert environment["data"].keys() == {"train", "test", "selection"}
+    assert environment["data"].keys() == {"train", "test", "val"}
 
 
 def test_the_best_on_test_identities_is_labelled_as_such(tiny, finished, tmp_path, capsys):
@@ -324,7 +324,7 @@ def test_runs_are_aggregated_once_each_and_only_with_their_like(finished, tmp_pa
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert "have the same trial and seed: name each once" in aggregate(f"{tmp_path}/run_*").stderr
-    config.seed = 1
+    config.seed, config.data.heatmap_file = 1, "trial2.npz"  # a trial's own
     (others[1] / "config.json").write_text(config.to_json())
     assert aggregate(f"{others[0]},{others[1]}").returncode == 0
     found = json.loads((tmp_path / "out").read_text())["protocols"]["all-seeded"]
@@ -334,11 +334,12 @@ def test_runs_are_aggregated_once_each_and_only_with_their_like(finished, tmp_pa
     better |= {"re_ranking": True, "step": better["step"] - 1}
     (others[1] / "results.json").write_text(json.dumps(better))
     assert "were evaluated differently (re_ranking, step)" in aggregate(f"{tmp_path}/run_*").stderr
-    config.optimizer.learning_rate = 1.0
+    config.optimizer.learning_rate, config.model.init_from = 1.0, "resnet50.pth"
     (others[1] / "config.json").write_text(config.to_json())
     done = aggregate(f"{tmp_path}/run_*")
     assert done.returncode == 2
-    assert "no common mean: config.optimizer.learning_rate" in done.stderr
+    keys = "config.model.init_from, config.optimizer.learning_rate"
+    assert f"no common mean: {keys}" in done.stderr
 
 
 def test_a_variant_logs_its_own_terms_and_reports_its_own_features(tiny, tmp_path):
@@ -426,6 +427,40 @@ def test_a_folder_without_checkpoint_cannot_be_evaluated(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint in .*--mode=train"):
         train.evaluate(tiny(), str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
+
+
+def test_a_run_is_told_apart_by_steps_stripes_and_cameras(finished, data_dir):
+    _, folder, _ = finished
+    options = "--config=tests/tiny.py", f"--config.data.dir={data_dir}", f"--workdir={folder}"
+    command = [sys.executable, "scripts/diagnose.py", *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows[1:5]] == ["1", "2", "3", "4"]
+    assert [row[0] for row in rows[7:9]] == ["f_ID", "f_P"]
+    cameras = [f"visible {c}" for c in (1, 2)] + [f"infrared {c}" for c in (3, 6)]
+    pairs = {(a, b) for a in cameras for b in cameras if a != b}
+    assert {(" ".join(row[:2]), " ".join(row[3:5])) for row in rows[-12:]} == pairs
+
+
+def test_a_run_has_ended_by_the_options_it_was_last_evaluated_by(finished, monkeypatch):
+    config, folder, _ = finished
+    assert Workdir(str(folder), config).ended
+    averaged = config.copy_and_resolve_references()
+    averaged.evaluation.flip_averaging = True
+    assert not Workdir(str(folder), averaged).ended
+    train.evaluate(averaged, str(folder))
+    assert Workdir(str(folder), averaged).ended
+    assert not Workdir(str(folder), config).ended
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Experiment, "features", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.evaluate(config, str(folder))
+    assert not Workdir(str(folder), config).ended
 
 
 def test_a_finished_run_repeated_evaluates_again(finished):

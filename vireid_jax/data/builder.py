@@ -150,7 +150,8 @@ class ManualBuilder(Builder, skip_registration=True):
         elif not there:
             raise UserError(
                 f"{self.name} is not in {data.dir} yet and config.data.source={data.source!r} is "
-                f"no folder: give --config.data.source=DIR, the folder that holds {self.LAYOUT}"
+                "no folder: give --config.data.source=DIR (scripts: --source=DIR), the folder that "
+                f"holds {self.LAYOUT}"
             )
 
     @property

@@ -69,7 +69,8 @@ def inspect(builder: ManualBuilder, root: Path, images: int) -> Report:
 def _unusual_identities(split, entries, images):
     counts = collections.defaultdict(lambda: [0] * len(Modality))
     for entry in entries:
-        counts[entry.pid][entry.modality] += 1
+        if entry.pid >= 0:  # LIP's images have no identities
+            counts[entry.pid][entry.modality] += 1
     if split == "test":
         for modality in Modality:
             if lacking := [pid for pid, own in counts.items() if not own[modality]]:

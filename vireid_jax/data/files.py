@@ -26,7 +26,8 @@ def encoded(root: Path, path: str) -> io.BytesIO:
       path: of the file below it; `FILE.npy#N` is row N of an array uint8 [n, H, W, 3].
 
     Raises:
-      UserError: not an image, or not a whole one.
+      UserError: not an image, or not a whole one; one of 16 bits in several channels, of which
+        Pillow would keep the upper 8.
     """
     file = root / path
     try:
@@ -34,7 +35,13 @@ def encoded(root: Path, path: str) -> io.BytesIO:
             return _png(Image.fromarray(row(root, path)))
         content = file.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
+            deep = any(";16" in str(tile) for tile in image.tile)  # of the file, not yet of `image`
             image.load()  # all of it: a truncated file raises
+            if deep and image.mode not in _DEEP:
+                raise UserError(
+                    f"{file} has 16 bits in each of several channels: save it with 8 bits, or what "
+                    "a thermal sensor measured as one channel of 16"
+                )
             if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 return _png(ImageOps.exif_transpose(image).convert("RGB"))
             if image.mode == "RGB" and image.format in _STORED_AS_THEY_ARE:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vireid_jax import registry
 from vireid_jax.data import files
 from vireid_jax.types import UserError
 
@@ -15,6 +16,7 @@ JOINTS = (
 )  # fmt: skip
 MIRRORED = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)  # the joint that a flip makes
 STRIDE = 4  # image pixels per heatmap cell
+SHOWN = 0.1  # the maximum of a map from which on pictures show its joint
 _SIGMA = 7 / 256  # of the pose teacher's targets, per image height
 _CUT = 4.6052  # exponents beyond it (values below 1 %) are dropped, as in those targets
 
@@ -29,9 +31,7 @@ def channels(kind: str) -> int:
       UserError: another value.
     """
     known = {"merged": 1, "joints": len(JOINTS), "joints_and_background": 17, "none": 0}
-    if kind not in known:
-        raise UserError(f"config.data.heatmaps={kind!r} is unknown; known: {', '.join(known)}")
-    return known[kind]
+    return registry.choose("config.data.heatmaps", kind, known)
 
 
 def keypoint_maps(keypoints, height: int, width: int, stride: int, sigma: float) -> np.ndarray:

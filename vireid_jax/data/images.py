@@ -53,7 +53,7 @@ def load_images(data, split: str, with_heatmaps: bool = False) -> ImageSet:
 
     Args:
       data: the config's `data` section: `dataset`, its options, `dir`, `height`, `width`,
-        `train_split`, `heatmaps` ("merged", "joints" or "none") and `heatmap_file`.
+        `train_split`, `heatmaps` (see `heatmaps.channels`) and `heatmap_file`.
       split: "train" (which is `train_split` of the stored ones), "val" or "test".
       with_heatmaps: whatever the split.
 
@@ -94,7 +94,7 @@ def stored_split(builder, data, split: str) -> tuple[str, list[int] | None]:
     module = _module(data)
     stored, pids = data.train_split if split == "train" else split, None
     if hasattr(module, "subset"):
-        stored, pids = module.subset(data, split)
+        stored, pids = module.subset(data, stored)
     if unknown := set(stored.split("+")) - set(builder.info.splits):
         known = ", ".join(builder.info.splits)
         raise UserError(f"{data.dataset} has no split {min(unknown)!r}; it has: {known}")

@@ -52,6 +52,11 @@ def number(word: str, where: str) -> int:
     return int(word)
 
 
+def pid_of_folder(root: Path, path: str) -> int:
+    """The identity that the folder of an image is named after; raises as `number`."""
+    return number(Path(path).parent.name, f"{root / path} lies in")
+
+
 def images(folder: Path) -> list[str]:
     """Names of the files in `folder`, sorted, hidden ones apart; [] where there is no folder."""
     if not folder.is_dir():

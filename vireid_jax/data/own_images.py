@@ -54,7 +54,7 @@ def _is_image(file):
 
 
 def _pid(file):
-    named = _PID.match(file.name)
+    named = _PID.match(file.stem)
     word = file.parent.name
     word = word if word.isdecimal() else named and named[1]
     return index.number(word, f"{file} is of") if word else UNKNOWN

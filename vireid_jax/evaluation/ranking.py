@@ -140,5 +140,3 @@ def _blocks(query_pid, gallery_pid):
         together = max(1, _COMPARISONS // (len(columns) * len(gallery_pid)))
         for start in range(0, len(rows), together):
             yield rows[start : start + together], columns
-
-

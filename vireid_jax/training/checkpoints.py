@@ -73,8 +73,17 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The step of the newest (the best) checkpoint, or None."""
-        return self._manager.best_step() if self._best else self._manager.latest_step()
+        """The step of the newest (the best) checkpoint that is not known to be damaged, or None."""
+        if self._best:
+            return self._manager.best_step()
+        return max(set(self._manager.all_steps()) - set(self._damaged), default=None)
+
+    def forget_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps."""
+        self.wait()
+        for later in self._manager.all_steps():
+            if later > step:
+                self._manager.delete(later)
 
     def save(self, state: TrainState, score: float | None = None) -> None:
         """Copies `state` and writes it in the background; nothing if its step is saved already.
@@ -100,7 +109,9 @@ class Checkpoints:
             with self._writing():
                 while self._damaged:
                     self._manager.delete(self._damaged.pop())
-                self._manager.save(step, args=ocp.args.StandardSave(host), metrics=metrics)
+                args = ocp.args.StandardSave(host)
+                if not self._manager.save(step, args=args, metrics=metrics):
+                    raise ValueError(f"step {step} is not after {self.latest}, the last one saved")
 
     def variables(self) -> tuple[int, dict]:
         """The step and the {"params": ..., "batch_stats": ...} that `restore` would find, whatever

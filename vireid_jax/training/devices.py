@@ -18,6 +18,7 @@ AXIS = "devices"
 # None of YNNPACK's operations: its convolutions keep to one core where XLA's own share them all,
 # and in jaxlib 0.10.2 it has summed wrongly (jax-ml/jax#39103) and crashed (#39257, #40412).
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+_CPU_FLAGS = " ".join(f"--{name}={value}" for name, value in _CPU_OPTIONS.items())
 
 
 @contextlib.contextmanager
@@ -33,6 +34,7 @@ def connected():
     Raises:
       UserError: they cannot be found, or do not answer.
     """
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_CPU_FLAGS}"  # see `_program`
     names = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours, see `signals`
     try:
@@ -156,7 +158,7 @@ class Devices:
     def compile(self, function, state, batch) -> jax.stages.Compiled:
         """The program of `train_step` for arguments like these; it takes batches of `split`.
 
-        For one process: compiled ahead, a mapped function takes arrays of all processes only.
+        For one process, see `_program`.
         """
         return self._compile(self._map(function), state, self.split(batch))
 
@@ -189,7 +191,11 @@ class Devices:
         return mapped(function, donate_argnums=0)
 
     def _program(self, mapped):
-        """`mapped`; on the CPUs of one process compiled by `_compile`, at the first call."""
+        """`mapped`; on the CPUs of one process compiled by `_compile`, at the first call.
+
+        Compiled ahead, a mapped function takes arrays of all processes only: several have
+        `_CPU_FLAGS` instead.
+        """
         if self.all[0].platform != "cpu" or self.processes > 1:
             return mapped
         compiled = None

@@ -24,7 +24,37 @@ from vireid_jax.training import optimizer, pose_maps, run_page, step
 from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.devices import AXIS, Devices
 from vireid_jax.training.state import TrainState
-from vireid_jax.types import Modality, UserError
+from vireid_jax.types import ImageSet, Modality, UserError
+
+
+def protocols_of(config, test_set: ImageSet) -> list[protocols.Protocol]:
+    """How a config's test set is evaluated; raises as `protocols.protocols_for`."""
+    options, official = config.evaluation, None
+    if "official" in options.galleries:
+        exp = Path(config.data.source) / "exp"
+        official = protocols.official_galleries(exp / "rand_perm_cam.mat")
+    return protocols.protocols_for(
+        config.data.protocol,
+        test_set,
+        shots=options.shots,
+        galleries=options.galleries,
+        official=official,
+    )
+
+
+def require_all_losses(config) -> None:
+    """Refuses data that lack what a loss of `config` needs, for runs that are to be compared.
+
+    Raises:
+      UserError: names the losses; as `Experiment`.
+    """
+    wanted = {name for name, options in config.loss.items() if options.weight}
+    if lacking := wanted - set(Experiment(config).terms):
+        raise UserError(
+            f"config.loss.{', '.join(sorted(lacking))} would be left out, since "
+            f"{config.data.dataset} has no heatmaps here, and what it adds cannot be told: give "
+            "config.data.heatmap_file"
+        )
 
 
 class Experiment:
@@ -56,7 +86,7 @@ class Experiment:
             self.train_set = self._images("train")
             self.test_set = self._images("test")
             self.selection_set = self._selection_set()
-        self.protocols = self._protocols()
+        self.protocols = protocols_of(config, self.test_set)
         self.sampler = sampler.PKSampler.of(
             self.train_set, config.batch.identities, config.batch.images, config.seed
         )
@@ -110,11 +140,14 @@ class Experiment:
         other._objective = losses.build(other._losses)
         return other
 
+    @property
+    def _selection_split(self):
+        return self.config.train.selection.removeprefix("best-on-")
+
     def _selection_set(self):
-        split = self.config.train.selection.removeprefix("best-on-")
-        if split == "test":
+        if self._selection_split == "test":
             return self.test_set
-        return self._images(split) if split == "val" else None
+        return self._images("val") if self._selection_split == "val" else None
 
     def _images(self, split):
         found = images.load_images(self.config.data, split, self._needs_heatmaps)
@@ -126,19 +159,6 @@ class Experiment:
             )
         return found
 
-    def _protocols(self):
-        options, official = self.config.evaluation, None
-        if "official" in options.galleries:
-            exp = Path(self.config.data.source) / "exp"
-            official = protocols.official_galleries(exp / "rand_perm_cam.mat")
-        return protocols.protocols_for(
-            self.config.data.protocol,
-            self.test_set,
-            shots=options.shots,
-            galleries=options.galleries,
-            official=official,
-        )
-
     @staticmethod
     def check_devices(config, devices: Devices) -> None:
         """Refuses a batch that the devices cannot share; raises as `Devices.check_identities`."""
@@ -146,15 +166,17 @@ class Experiment:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of the sets, by their use."""
-        sets = {"train": self.train_set, "test": self.test_set, "selection": self.selection_set}
-        return {use: own.fingerprint for use, own in sets.items() if own is not None}
+        """Of the sets, by their splits."""
+        sets = {"train": self.train_set, "test": self.test_set}
+        if self.selection_set is not None:
+            sets[self._selection_split] = self.selection_set
+        return {split: own.fingerprint for split, own in sets.items()}
 
     def init_state(self, whole: bool = False) -> TrainState:
         """The state at step 0: random by the config's seed, then what the config's files hold.
 
         Args:
-          whole: `init_from` has to hold the whole network, not only its backbone.
+          whole: `init_from` has to hold the whole network, which is taken as it is.
 
         Raises:
           UserError: a file of weights that cannot be read or does not fit.
@@ -166,7 +188,7 @@ class Experiment:
             variables = torch_weights.start_from(
                 model.init_from, variables, allowed, "config.model.init_from"
             )
-        if model.init_pose_from:
+        if model.init_pose_from and not whole:
             variables = pose_maps.start_pose_branch(model.init_pose_from, variables)
         return self._at_step_0(variables)
 
@@ -182,7 +204,7 @@ class Experiment:
     def _at_step_0(self, variables):
         params = variables["params"]
         return TrainState(
-            jnp.int32(0), params, variables["batch_stats"], self._optimizer.init(params)
+            jnp.int32(0), params, variables["batch_stats"], jax.jit(self._optimizer.init)(params)
         )
 
     def batches(self) -> loader.Batches:
@@ -212,7 +234,10 @@ class Experiment:
         return self.devices.train_step(self.update(self.config.seed))
 
     def log(self, workdir, step: int):
-        """The logs of a run that continues after `step`."""
+        """The logs of a run that continues after `step`, which no later state is the best of."""
+        if self.selection_set is not None:
+            with Checkpoints(workdir.best, best=True) as best:
+                best.forget_after(step)
         return workdir.log(step)
 
     def observe(self, state: TrainState, workdir, log, last: bool) -> TrainState:
@@ -233,7 +258,7 @@ class Experiment:
         score, step = 0.0, int(state.step)
         if self.devices.first_process:
             score, results = self.score(state)
-            log.write_results(step, results, selection.removeprefix("best-on-"))
+            log.write_results(step, results, self._selection_split)
         score = self.devices.of_first_process(score)
         with Checkpoints(workdir.best, best=True) as best:
             best.save(state, score)
@@ -297,9 +322,7 @@ class Experiment:
 
     def features(self, state: TrainState, image_set, flip_averaging: bool = False) -> dict:
         """f_ID and perhaps f_ALL of a set of images, see `features.extract`."""
-        variables = self.devices.replicate(
-            {"params": state.params, "batch_stats": state.batch_stats}
-        )
+        variables = self.devices.replicate(state.variables)
         embed = {
             modality: functools.partial(mapped, variables)
             for modality, mapped in self._embed[flip_averaging].items()
@@ -328,8 +351,7 @@ class Experiment:
             return label[rows], *features.inputs_of(image_set, rows, self._needs_heatmaps)
 
         for modality, stem in zip(Modality, stems, strict=True):
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
-            variables = network.exchanged(variables, "rgb", stem)
+            variables = network.exchanged(state.variables, "rgb", stem)
             variables = self.devices.replicate(variables)
             own = np.flatnonzero(image_set.modality == modality)
             computed = functools.partial(self._identity_loss, variables)
@@ -340,8 +362,12 @@ class Experiment:
     def baselines(self) -> dict:
         """Figures of hand-made features, see `baselines.baseline_results`; computed once."""
         sets = self.train_set, self.test_set
-        made_of = [own.fingerprint for own in sets] + [protocol.name for protocol in self.protocols]
-        name = hashlib.sha1("|".join(made_of).encode()).hexdigest()[:20]
+        made_of = hashlib.sha1("|".join(own.fingerprint for own in sets).encode())
+        for protocol in self.protocols:
+            made_of.update(protocol.name.encode())
+            for trial in protocol.trials:
+                made_of.update(trial.query.tobytes() + b"|" + trial.gallery.tobytes())
+        name = made_of.hexdigest()[:20]
         file = Path(self.config.data.dir) / "baselines" / f"{name}.json"
         if not file.exists():
             results = baselines.baseline_results(*sets, self.protocols)
@@ -375,13 +401,22 @@ _AT_LEAST = {
 _NEEDS = {"pose": "pose_branch", "distillation": "teacher", "teacher_identity": "teacher"}
 
 
-def _check(config):
-    """Refuses values that would fail only later, or half-way."""
-    for key, least in _AT_LEAST.items():
+def check_values(config, at_least: dict[str, int]) -> None:
+    """Refuses a dtype that is none, and values below the least that their keys allow.
+
+    Raises:
+      UserError: naming the key.
+    """
+    for key, least in at_least.items():
         value = operator.attrgetter(key)(config)
         if value < least:
             raise UserError(f"config.{key}={value} must be {least} or more")
     registry.choose("config.dtype", config.dtype, {"float32": None, "bfloat16": None})
+
+
+def _check(config):
+    """Refuses values that would fail only later, or half-way."""
+    check_values(config, _AT_LEAST)
     registry.choose("config.data.protocol", config.data.protocol, protocols.FAMILIES)
     for term, module in _NEEDS.items():
         if term in config.loss and config.loss[term].weight and not config.model[module]:

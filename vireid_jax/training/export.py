@@ -167,10 +167,11 @@ def _figures(results):
 
 
 def _licence(config):
-    start = f" and of {config.model.init_from}" if config.model.init_from else ""
-    if config.data.dataset == "synthetic_vi" and not start:
+    files = config.model.init_from, config.model.init_pose_from, config.data.heatmap_file
+    made_from = " and of ".join((config.data.dataset, *filter(None, files)))
+    if made_from == "synthetic_vi":
         return "The people in the images are rendered, so the weights are under it too."
     return (
-        f"The weights are made from {config.data.dataset}{start}: the terms under which those were "
-        "given govern what the weights may be used for."
+        f"The weights are made from {made_from}: the terms under which those were given govern "
+        "what the weights may be used for."
     )

@@ -17,6 +17,7 @@ from vireid_jax.models import convolution, pose_teacher
 from vireid_jax.models.layers import INITIALIZERS, Layers
 from vireid_jax.training import optimizer, pose_maps, pose_step, run_page
 from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.experiment import check_values
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import Modality, PoseBatch, PoseSet, UserError
 
@@ -117,7 +118,7 @@ class PoseExperiment:
         if self._plateau:  # whose best value is infinite, which checkpoints refuse
             plateau = self._plateau.init(params)
             plateau = plateau._replace(best_value=jnp.finfo(plateau.best_value).max)
-        opt_state = self._rule.init(params), plateau
+        opt_state = jax.jit(self._rule.init)(params), plateau
         return TrainState(jnp.int32(0), params, variables["batch_stats"], opt_state)
 
     def batches(self) -> "PoseBatches":
@@ -173,8 +174,8 @@ class PoseExperiment:
             "pckh": self.evaluate(state),
         }
         workdir.write("results.json", results)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        pose_maps.save(workdir.path / WEIGHTS, jax.device_get(variables), config.model.input)
+        variables = jax.device_get(state.variables)
+        pose_maps.save(workdir.path / WEIGHTS, variables, config.model.input)
         tqdm.write(report.pose_table(results))
         run_page.write_poses(results, workdir)
         return results
@@ -205,8 +206,7 @@ class PoseExperiment:
 
     def keypoints(self, state: TrainState, rows: slice = slice(None)) -> np.ndarray:
         """What the network in `state` finds in the test split: float [n, 16, 2], x and y."""
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        variables = self.devices.replicate(variables)
+        variables = self.devices.replicate(state.variables)
         own, size = self.test_set, self.config.evaluation.batch * self.devices.here
         every = np.arange(len(own))[rows]
         found = []
@@ -289,17 +289,27 @@ def _figures(values):
     return {n: float(v) for n, v in zip(names, values, strict=True) if not math.isnan(v)}
 
 
+_AT_LEAST = {
+    "seed": 0,
+    "batch.images": 1,
+    "evaluation.batch": 1,
+    "evaluation.images": 0,
+    "model.stages": 1,
+    "model.width": 1,
+    "optimizer.patience": 0,
+    "train.epochs": 1,
+    "train.steps": 0,
+    "train.log_every": 1,
+    "train.checkpoint_every": 1,
+    "train.eval_every": 0,
+}
+
+
 def _check(config):
     """Refuses values that would fail only later, or half-way."""
-    registry.choose("config.dtype", config.dtype, {"float32": None, "bfloat16": None})
+    check_values(config, _AT_LEAST)
     schedules = {"constant": None, "cosine": None}
     registry.choose("config.optimizer.schedule", config.optimizer.schedule, schedules)
-    for section, key in (
-        ("model", "width"), ("batch", "images"), ("evaluation", "batch"), ("train", "log_every"),
-        ("train", "checkpoint_every"), ("train", "epochs"),
-    ):  # fmt: skip
-        if config[section][key] < 1:
-            raise UserError(f"config.{section}.{key}={config[section][key]} must be 1 or more")
     if config.optimizer.patience and not config.train.eval_every:
         raise UserError(
             f"config.optimizer.patience={config.optimizer.patience} counts evaluations: give "

@@ -8,6 +8,7 @@ been alone: config.json, logs, report.html, results.json and the last checkpoint
 
 import contextlib
 import copy
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,11 @@ class Replicas:
         configs = single_configs(config)
         self._all = Experiment(_largest_weights(configs))
         self.runs = [self._all.sibling(single) for single in configs]
+        if config.replicas.pose and self._all.train_set.heatmaps is None:
+            raise UserError(
+                f"config.replicas.pose={config.replicas.pose}, but {config.data.dataset} has no "
+                "heatmaps here, without which L_pose is left out: give config.data.heatmap_file"
+            )
         self.devices, self.steps = self._all.devices, self._all.steps
         self.fingerprints = self._all.fingerprints
 
@@ -67,9 +73,9 @@ class Replicas:
         own = jax.tree.map(lambda x: x[index], state.replace(step=None))
         return own.replace(step=state.step)
 
-    def batches(self) -> "Batches":
+    def batches(self) -> "StackedBatches":
         """This process's rows of every batch of all runs."""
-        return Batches([run.batches() for run in self.runs])
+        return StackedBatches([run.batches() for run in self.runs])
 
     def train_step(self):
         """The compiled step of all runs over all devices."""
@@ -91,10 +97,20 @@ class Replicas:
         return self.devices.train_step(update)
 
     def log(self, workdir: Workdir, step: int) -> "Logs":
-        """The logs of runs that continue after `step`."""
+        """The logs of runs that continue after `step`.
+
+        Raises:
+          UserError: one of the folders holds a later state, of a run alone.
+        """
         logs, locks = [], contextlib.ExitStack()
         for run, folder in self._folders(workdir):
             locks.enter_context(folder.alone())
+            with Checkpoints(folder.checkpoints) as own:
+                if (own.latest or 0) > step:
+                    raise UserError(
+                        f"{folder.path} holds a run that was trained alone: train the others alone "
+                        "as well (scripts: without --together), or use another --workdir"
+                    )
             folder.start(self.devices, self.fingerprints, self.steps)
             logs.append((run.log(folder, step), {"loss", "learning_rate", *run.terms}))
         return Logs(logs, locks)
@@ -109,6 +125,8 @@ class Replicas:
         """Evaluates each run, and leaves its folder as that of a run alone."""
         results = []
         for index, (run, folder) in enumerate(self._folders(workdir)):
+            if trained:
+                folder.evaluate_anew()
             own = jax.device_get(self.state_of(index, state))
             with Checkpoints(folder.checkpoints) as checkpoints:
                 checkpoints.save(own)
@@ -117,12 +135,11 @@ class Replicas:
 
     def _folders(self, workdir):
         for index, run in enumerate(self.runs):
-            folder = str(workdir.path / f"replica_{index}")
             # `workdir` has compared the configs.
-            yield run, Workdir(folder, run.config, allow_config_change=True)
+            yield run, workdir_of(workdir.path, index, run.config, allow_config_change=True)
 
 
-class Batches:
+class StackedBatches:
     """The batches of several runs, side by side along axis 1; axis 0 is split over devices."""
 
     def __init__(self, runs: list[loader.Batches]):
@@ -158,6 +175,11 @@ class Logs:
         for log, _ in self.logs:
             log.close()
         self._locks.close()
+
+
+def workdir_of(folder: str | Path, index: int, config, **options) -> Workdir:
+    """The folder of one run in that of all."""
+    return Workdir(str(Path(folder) / f"replica_{index}"), config, **options)
 
 
 def single_configs(config) -> list[ConfigDict]:

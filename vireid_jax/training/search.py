@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vireid_jax.data import files, images, own_images
-from vireid_jax.data.heatmaps import JOINTS, STRIDE
+from vireid_jax.data.heatmaps import JOINTS, SHOWN, STRIDE
 from vireid_jax.evaluation import page, search_page
 from vireid_jax.evaluation.feature_store import FeatureStore
 from vireid_jax.evaluation.features import in_batches
@@ -25,7 +25,6 @@ from vireid_jax.training.trained import Trained
 from vireid_jax.types import Modality
 
 _HEIGHT = 288  # pixels of a picture on the page
-_LEAST = 0.1  # of a map, for its joint to be drawn
 
 
 class Images:
@@ -72,7 +71,7 @@ class Images:
             own = numbers[start : start + self._batch]
             shown = self._decoded(own, _HEIGHT, round(_HEIGHT * width / height))
             heat, joints = [None] * len(own), [{}] * len(own)
-            if self._trained.config.model.pose_branch:
+            if self._trained.learned_poses:
                 maps = self._run(self._heatmaps, self._decoded(own, height, width))
                 maps = maps[..., : len(JOINTS)]  # without the background, where there is one
                 heat, joints = map(search_page.heat, maps.max(-1)), _joints(maps)
@@ -159,5 +158,5 @@ def _joints(maps):
     places = (np.asarray(pose_maps.highest(maps, frame, STRIDE)) + 0.5) / (w * STRIDE, h * STRIDE)
     return [
         {joint: xy for joint, xy, seen in zip(JOINTS, own, clear, strict=True) if seen}
-        for own, clear in zip(places.tolist(), maps.max((1, 2)) > _LEAST, strict=True)
+        for own, clear in zip(places.tolist(), maps.max((1, 2)) > SHOWN, strict=True)
     ]

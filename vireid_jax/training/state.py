@@ -20,3 +20,8 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the network is applied with."""
+        return {"params": self.params, "batch_stats": self.batch_stats}

@@ -12,7 +12,7 @@ from vireid_jax.types import Batch, Modality, Targets
 
 
 def make_train_step(network, objective, optimizer, rate, augmentation, seed: int, axis_name=None):
-    """The update of one batch: augmentation, forward pass, all losses, gradients, SGD.
+    """The update of one batch: augmentation, forward pass, all losses, gradients, the optimiser.
 
     Args:
       network: a `Network` with the same `axis_name`.

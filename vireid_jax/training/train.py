@@ -14,7 +14,7 @@ from vireid_jax.training.checkpoints import Checkpoints
 from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.pose_experiment import PoseExperiment
-from vireid_jax.training.replicas import Replicas, single_configs
+from vireid_jax.training.replicas import Replicas, single_configs, workdir_of
 from vireid_jax.training.signals import StopRequest
 from vireid_jax.training.state import TrainState
 from vireid_jax.training.workdir import Busy, Workdir
@@ -22,7 +22,7 @@ from vireid_jax.types import UserError
 
 _EXPERIMENTS = {"reid": Experiment, "pose": PoseExperiment}  # by config.task
 _RANDOM = (
-    "all weights start at random: the backbone lacks ImageNet's (config.model.init_from), which "
+    "the backbone starts at random: it lacks ImageNet's weights (config.model.init_from), which "
     "the paper's figures rest on, and needs many more images to learn as much"
 )
 
@@ -58,7 +58,7 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
         workdir.start(experiment.devices, experiment.fingerprints, experiment.steps)
         if start is None or workdir.has_checkpoint:
             state = checkpoints.restore(experiment.abstract_state())
-            tqdm.write(f"continuing {folder} after step {checkpoints.latest}")
+            tqdm.write(f"continuing {folder} after step {int(state.step)}")
         else:
             state = start
             if not config.model.init_from:
@@ -91,6 +91,7 @@ def evaluate(config, folder: str, allow_config_change: bool = False) -> dict | N
         workdir.check_data(experiment.fingerprints)
         with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
             state = checkpoints.restore(experiment.abstract_state())
+        workdir.evaluate_anew()
     else:
         state = experiment.init_state(whole=True)
         workdir.start(experiment.devices, experiment.fingerprints, experiment.steps)
@@ -118,7 +119,7 @@ def train_in_turn(config, folder: str, together: bool = False) -> list[Path] | N
       UserError: as `train`.
     """
     runs = [
-        (single, Workdir(str(Path(folder) / f"replica_{index}"), single))
+        (single, workdir_of(folder, index, single))
         for index, single in enumerate(single_configs(config))
     ]
     missing = [(single, str(run.path)) for single, run in runs if not run.ended]
@@ -137,9 +138,10 @@ def _kind(config):
 
 def _require_weights(config, workdir):
     """Before the data are prepared, which may take long."""
-    file = config.model.init_from
-    if file and not workdir.has_checkpoint and not Path(file).is_file():
-        raise UserError(f"config.model.init_from={file} does not exist")
+    for key in ("init_from", "init_pose_from"):
+        file = config.model.get(key)
+        if file and not workdir.has_checkpoint and not Path(file).is_file():
+            raise UserError(f"config.model.{key}={file} does not exist")
 
 
 def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:

@@ -47,6 +47,13 @@ class Trained:
         one = self.config.model.parts * self.config.model.features
         return {"f_ID": one, "f_ALL": 2 * one} if self.config.model.pose_branch else {"f_ID": one}
 
+    @property
+    def learned_poses(self) -> bool:
+        """Whether L_pose was part of the training, as it is not without heatmaps."""
+        named = {name for name, options in self.config.loss.items() if options["weight"]}
+        terms = self.results["losses"] if self.results else named
+        return self.config.model.pose_branch and "pose" in terms
+
     def embed(self, modality: Modality):
         """The function of `step.make_embed`."""
         return step.make_embed(

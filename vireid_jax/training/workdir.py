@@ -18,13 +18,12 @@ from tqdm import tqdm
 from vireid_jax.types import UserError
 
 # Where things lie, how often they are written and how they are evaluated: a run may change these
-# as it continues (what data it had is compared by content; weights are read at its first step only;
-# results.json says how it was evaluated).
+# as it continues (what data it had, heatmaps among them, is compared by content; results.json says
+# how it was evaluated).
 BOOKKEEPING = {
     "config.data.dir",
     "config.data.source",
-    "config.model.init_from",
-    "config.model.init_pose_from",
+    "config.data.heatmap_file",
     "config.train.remat",
     "config.train.log_every",
     "config.train.checkpoint_every",
@@ -114,13 +113,14 @@ class Workdir:
         return Log(self.path, step) if self._writes else Silence()
 
     def check_data(self, data: dict[str, str]) -> None:
-        """Compares the fingerprints of a run's data with those it began with.
+        """Compares the fingerprints of a run's splits with those it began with.
 
         Raises:
           UserError: they differ.
         """
         file = self.path / "environment.json"
-        if file.exists() and json.loads(file.read_text())["data"] != data:
+        theirs = json.loads(file.read_text())["data"] if file.exists() else {}
+        if any(theirs[split] != data[split] for split in theirs.keys() & data.keys()):
             raise UserError(
                 f"{self.path} is of a run on other data (see {file}): use another --workdir"
             )
@@ -148,6 +148,16 @@ class Workdir:
         last = self.checkpoints / str(environment.get("steps"))
         return last.is_dir() and config["evaluation"] == self._config["evaluation"]
 
+    def evaluate_anew(self) -> None:
+        """Records that the run is evaluated by this call's config from now on."""
+        theirs = json.loads((self.path / "config.json").read_text())
+        self._record(theirs | {"evaluation": self._config["evaluation"]})
+
+    def _record(self, config):
+        if self._writes:  # the page is of the config before
+            (self.path / PAGE).unlink(missing_ok=True)
+        self.write("config.json", config)
+
     def start(self, devices, data: dict[str, str], steps: int) -> None:
         """Creates the folder, with config.json and environment.json.
 
@@ -160,7 +170,7 @@ class Workdir:
           UserError: the folder's run was on other data.
         """
         self.check_data(data)
-        self.write("config.json", self._config)
+        self._record(self._config)
         self.write(
             "environment.json",
             {

@@ -35,7 +35,7 @@ class Llcm(ManualBuilder):
     def entries(self, root: Path) -> dict[str, list[Entry]]:
         """See the class."""
         train = [
-            Entry(path, _pid(root, path), _camid(root, path), modality)
+            Entry(path, index.pid_of_folder(root, path), _camid(root, path), modality)
             for modality, word in _WORDS.items()
             for path, _ in index.lines(root, f"idx/train_{word}.txt")
         ]
@@ -52,10 +52,6 @@ class Llcm(ManualBuilder):
 def builder(data) -> Llcm:
     """The builder of a config's `data` section: `dir`."""
     return Llcm(data_dir=data.dir)
-
-
-def _pid(root, path):
-    return index.number(Path(path).parent.name, f"{root / path} lies in")
 
 
 def _camid(root, path):

@@ -41,7 +41,7 @@ class Regdb(ManualBuilder):
         """See the class."""
         return {
             split: [
-                Entry(path, _pid(root, path), modality + 1, modality)
+                Entry(path, index.pid_of_folder(root, path), modality + 1, modality)
                 for modality, word in _WORDS.items()
                 for path, _ in index.lines(
                     root, f"idx/{split}_{word}_{self.builder_config.trial}.txt"
@@ -60,7 +60,3 @@ def builder(data) -> Regdb:
     if data.trial not in TRIALS:
         raise UserError(f"config.data.trial={data.trial}: RegDB's trials are 1 to 10")
     return Regdb(config=f"trial{data.trial}", data_dir=data.dir)
-
-
-def _pid(root, path):
-    return index.number(Path(path).parent.name, f"{root / path} lies in")

@@ -140,10 +140,13 @@ def subset(data, split: str) -> tuple[str, list[int] | None]:
     """The stored split that holds `split`, and the pids that belong to it (None: all).
 
     The `regdb` tier is stored whole; `data.trial` says which half is which.
+
+    Raises:
+      UserError: no such trial; of that tier another split than "train" and "test".
     """
     if data.tier != REGDB.name:
         return split, None
     if not 1 <= data.trial <= REGDB_TRIALS:
         raise UserError(f"config.data.trial={data.trial}: the trials are 1 to {REGDB_TRIALS}")
-    train, test = regdb_trial_ids(data.trial)
-    return "everyone", {"train": train, "test": test}.get(split, [])
+    halves = dict(zip(("train", "test"), regdb_trial_ids(data.trial), strict=True))
+    return "everyone", registry.choose(f"tier {data.tier}: split", split, halves)

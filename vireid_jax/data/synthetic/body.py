@@ -27,8 +27,6 @@ LIP_JOINTS = (
     "l_elbow",
     "l_wrist",
 )
-FLIPPED_JOINTS = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
-"""Row i of the keypoints of a mirrored image is row FLIPPED_JOINTS[i] of the original's."""
 
 SIDES = (("r", -1), ("l", 1))
 """The person's right and left, with the sign of x."""
