@@ -36,6 +36,7 @@ def _values(coefficients):
 
 
 _E = _values(3)
+_EE = np.einsum("ha,wb->whab", _E, _E).reshape(25, 9)  # g to E g E^T, the columns first
 _D = np.rint(6 * np.linalg.inv(_values(5)).T) / 6  # V^-T, all sixths
 _TILE = 3  # pixels from one to the next
 _AT_A_TIME = 4e6  # numbers that the images in work turn into, forward: about what a cache holds
@@ -48,7 +49,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, dilation: int = 1) -> jax.Array:
     H and W are multiples of `dilation`: what a dilated kernel sees are several smaller images, of
     every so many rows and columns.
     """
-    convolve = partial(_convolve, u=_kernel_values(kernel))
+    convolve = partial(_convolve, u=_product(_EE, kernel, (25,)))
     y = lax.map(convolve, _in_turn(x, dilation, sum(kernel.shape[2:])))
     return _whole(y, dilation)
 
@@ -59,18 +60,16 @@ def _forward(x, kernel, dilation):
 
 def _backward(dilation, kept, dy):
     x, kernel = kept
-    u = _kernel_values(kernel[::-1, ::-1].swapaxes(2, 3))
+    turned = _product(_EE[:, ::-1], kernel, (25,)).swapaxes(1, 2)
 
     def backward(du, images):
         x, dy = images
         of_x, of_dy = _rows(_tiles(_D, x, 1)), _rows(_tiles(_E, dy, 0))
-        return du + jnp.einsum("tnc,tnd->tcd", of_x, of_dy), _convolve(dy, u)
+        return du + jnp.einsum("tnc,tnd->tcd", of_x, of_dy), _convolve(dy, turned)
 
     images = [_in_turn(image, dilation, sum(kernel.shape[2:])) for image in (x, dy)]
     du, dx = lax.scan(backward, jnp.zeros((25, *kernel.shape[2:]), x.dtype), images)
-    e = jnp.asarray(_E, x.dtype)
-    dkernel = jnp.einsum("wb,ha,whcd->abcd", e, e, du.reshape(5, 5, *kernel.shape[2:]))
-    return _whole(dx, dilation), dkernel
+    return _whole(dx, dilation), _product(_EE.T, du, (3, 3))
 
 
 conv3x3.defvjp(_forward, _backward)
@@ -93,9 +92,10 @@ def _whole(y, dilation):
     return forms.whole(y.reshape(-1, *y.shape[2:]), dilation)
 
 
-def _kernel_values(kernel):
-    """E g E^T, [25, C, D]."""
-    return _spread(_E, kernel[None]).reshape(25, *kernel.shape[2:])
+def _product(matrix, x, shape):
+    """`matrix` times x [..., C, D], all dimensions but the last two as one: [*shape, C, D]."""
+    rows = x.reshape(matrix.shape[1], -1)
+    return (jnp.asarray(matrix, x.dtype) @ rows).reshape(*shape, *x.shape[-2:])
 
 
 def _rows(tiles):

@@ -61,17 +61,16 @@ class Workdir:
         self.path, self._writes = Path(folder), jax.process_index() == 0
         self._config = json.loads(config.to_json())
         file = self.path / "config.json"
-        if file.exists():
-            theirs = json.loads(file.read_text())
-            different = sorted(set(differences(theirs, self._config)) - BOOKKEEPING)
-            if different and allow_config_change:
-                tqdm.write(f"{file} is of a run with another config: {', '.join(different)}")
-            elif different:
-                raise UserError(
-                    f"{file} is of a run with another config; these keys differ: "
-                    f"{', '.join(different)}. Use another --workdir, that config, or "
-                    "--allow_config_change"
-                )
+        self._began_with = json.loads(file.read_text()) if file.exists() else self._config
+        different = sorted(set(differences(self._began_with, self._config)) - BOOKKEEPING)
+        if different and allow_config_change:
+            tqdm.write(f"{file} is of a run with another config: {', '.join(different)}")
+        elif different:
+            raise UserError(
+                f"{file} is of a run with another config; these keys differ: "
+                f"{', '.join(different)}. Use another --workdir, that config, or "
+                "--allow_config_change"
+            )
 
     @property
     def checkpoints(self) -> Path:
@@ -150,8 +149,7 @@ class Workdir:
 
     def evaluate_anew(self) -> None:
         """Records that the run is evaluated by this call's config from now on."""
-        theirs = json.loads((self.path / "config.json").read_text())
-        self._record(theirs | {"evaluation": self._config["evaluation"]})
+        self._record(self._began_with | {"evaluation": self._config["evaluation"]})
 
     def _record(self, config):
         if self._writes:  # the page is of the config before
