@@ -17,7 +17,8 @@ from vireid_jax.types import UserError
 
 OUTPUT = flags.DEFINE_string("output", None, "File for the figures, as in results.json.")
 ALIKE = ("dataset", "selection", "flip_averaging", "re_ranking", "losses")  # in results.json
-OF_EACH_RUN = {"config.data.trial", "config.seed"}  # one of these tells the runs apart
+TRIAL = "config.data.trial"  # each has heatmaps of its own
+OF_EACH_RUN = {TRIAL, "config.seed"}  # one of these tells the runs apart
 
 
 def main(runs: str) -> None:
@@ -30,7 +31,8 @@ def main(runs: str) -> None:
         if config["task"] != "reid":
             raise UserError(f"{folder} is of a pose teacher: of those there is no common table")
         differ = set(workdir.differences(configs[0], config)) - workdir.BOOKKEEPING
-        if foreign := differ - OF_EACH_RUN:
+        own = OF_EACH_RUN | ({"config.data.heatmap_file"} if TRIAL in differ else set())
+        if foreign := differ - own:
             raise UserError(
                 f"{folders[0]} and {folder} are runs of different configs, which have no common "
                 f"mean: {', '.join(sorted(foreign))}"

@@ -210,6 +210,15 @@ def test_sixteen_bits_in_three_channels_are_refused(tmp_path):
         files.encoded(tmp_path, "x.png")
 
 
+def test_sixteen_bits_for_all_channels_are_converted(tmp_path):
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    info = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0)
+    head = struct.pack("<2sIHHI", b"BM", 74, 0, 0, 66)
+    (tmp_path / "x.bmp").write_bytes(head + info + masks + struct.pack("<4H", *[0xF800] * 4))
+    pixels = np.asarray(Image.open(files.encoded(tmp_path, "x.bmp")))
+    assert pixels.tolist() == [[[255, 0, 0]] * 2] * 2
+
+
 def break_file(file, how):
     content = file.read_bytes()
     broken = {"truncated": content[:-40], "empty": b"", "text": b"Not an image.\n" * 9}

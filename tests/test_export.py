@@ -78,6 +78,7 @@ def results(step, **more):
         "selection": "last",
         "flip_averaging": False,
         "re_ranking": False,
+        "losses": ["identity"],
         "protocols": {"all-seeded": {"f_ID": figures, "trials": 10}},
         "baselines": {"HOG": {"all-seeded": figures}},
         **more,

@@ -98,6 +98,11 @@ def test_the_folder_of_a_replica_is_that_of_a_run_alone(tiny, tmp_path, monkeypa
         assert line == pytest.approx(other, rel=1e-2)
     assert trained.load(own).step == 4
     assert train.evaluate(alone, str(own)) == results[1]
+    newest = tmp_path / "run" / "checkpoints" / "4"
+    for file in newest.rglob("*"):  # damaged: the runs go on from the one before
+        if file.is_file():
+            file.write_bytes(b"")
+    assert train.train(config, str(tmp_path / "run")) == results
     single.rename(tmp_path / "run_2" / "replica_1")
     with pytest.raises(UserError, match=r"replica_1 holds a run that was trained alone"):
         train.train(config, str(tmp_path / "run_2"))

@@ -324,7 +324,10 @@ def test_runs_are_aggregated_once_each_and_only_with_their_like(finished, tmp_pa
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert "have the same trial and seed: name each once" in aggregate(f"{tmp_path}/run_*").stderr
-    config.seed, config.data.heatmap_file = 1, "trial2.npz"  # a trial's own
+    config.seed, config.data.heatmap_file = 1, "other.npz"
+    (others[1] / "config.json").write_text(config.to_json())
+    assert "no common mean: config.data.heatmap_file" in aggregate(f"{tmp_path}/run_*").stderr
+    config.data.trial = 2  # which has heatmaps of its own
     (others[1] / "config.json").write_text(config.to_json())
     assert aggregate(f"{others[0]},{others[1]}").returncode == 0
     found = json.loads((tmp_path / "out").read_text())["protocols"]["all-seeded"]

@@ -35,7 +35,8 @@ def encoded(root: Path, path: str) -> io.BytesIO:
             return _png(Image.fromarray(row(root, path)))
         content = file.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
-            deep = any(";16" in str(tile) for tile in image.tile)  # of the file, not yet of `image`
+            stored = str(image.tile)  # as which pixels; BGR;16 has 16 bits for all channels
+            deep = ";16" in stored and "BGR;16" not in stored
             image.load()  # all of it: a truncated file raises
             if deep and image.mode not in _DEEP:
                 raise UserError(

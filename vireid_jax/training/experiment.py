@@ -53,7 +53,7 @@ def require_all_losses(config) -> None:
         raise UserError(
             f"config.loss.{', '.join(sorted(lacking))} would be left out, since "
             f"{config.data.dataset} has no heatmaps here, and what it adds cannot be told: give "
-            "config.data.heatmap_file"
+            "config.data.heatmap_file, and no config.data.heatmaps=none"
         )
 
 

@@ -47,7 +47,8 @@ class Replicas:
         if config.replicas.pose and self._all.train_set.heatmaps is None:
             raise UserError(
                 f"config.replicas.pose={config.replicas.pose}, but {config.data.dataset} has no "
-                "heatmaps here, without which L_pose is left out: give config.data.heatmap_file"
+                "heatmaps here, so that L_pose is left out: give config.data.heatmap_file, and no "
+                "config.data.heatmaps=none"
             )
         self.devices, self.steps = self._all.devices, self._all.steps
         self.fingerprints = self._all.fingerprints
@@ -103,14 +104,16 @@ class Replicas:
           UserError: one of the folders holds a later state, of a run alone.
         """
         logs, locks = [], contextlib.ExitStack()
+        saved = [int(x.name) for x in workdir.checkpoints.glob("*") if x.name.isdigit()]
         for run, folder in self._folders(workdir):
             locks.enter_context(folder.alone())
             with Checkpoints(folder.checkpoints) as own:
-                if (own.latest or 0) > step:
+                if (own.latest or 0) > max(saved, default=0):  # also where the newest is damaged
                     raise UserError(
                         f"{folder.path} holds a run that was trained alone: train the others alone "
                         "as well (scripts: without --together), or use another --workdir"
                     )
+                own.forget_after(step)
             folder.start(self.devices, self.fingerprints, self.steps)
             logs.append((run.log(folder, step), {"loss", "learning_rate", *run.terms}))
         return Logs(logs, locks)
@@ -129,7 +132,8 @@ class Replicas:
                 folder.evaluate_anew()
             own = jax.device_get(self.state_of(index, state))
             with Checkpoints(folder.checkpoints) as checkpoints:
-                checkpoints.save(own)
+                if (checkpoints.latest or 0) < int(own.step):
+                    checkpoints.save(own)
             results.append(run.finish(own, folder, trained))
         return results if self.devices.first_process else None
 

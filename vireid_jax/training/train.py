@@ -49,7 +49,7 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
     if workdir.path.exists():
         with workdir.alone():  # or refuse before anything slow
             pass
-    _require_weights(config, workdir)
+    _require_weights(config, workdir, "init_from", "init_pose_from")
     kind = _kind(config)
     kind.check_devices(config, Devices())
     experiment = kind(config)
@@ -65,6 +65,7 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
                 tqdm.write(_RANDOM)
         with contextlib.closing(experiment.log(workdir, int(state.step))) as log:
             state = _loop(experiment, state, workdir, checkpoints, log)
+            workdir.evaluate_anew()  # it may have been evaluated by other options meanwhile
             results = experiment.finish(state, workdir)
     experiment.devices.wait_for_all("end")
     return results
@@ -85,7 +86,7 @@ def evaluate(config, folder: str, allow_config_change: bool = False) -> dict | N
             f"no checkpoint in {workdir.path}: train first (--mode=train), or give "
             "--config.model.init_from=FILE"
         )
-    _require_weights(config, workdir)
+    _require_weights(config, workdir, "init_from")
     experiment = _kind(config)(config)
     if trained:
         workdir.check_data(experiment.fingerprints)
@@ -136,9 +137,9 @@ def _kind(config):
     return Replicas if kind is Experiment and any(config.replicas.values()) else kind
 
 
-def _require_weights(config, workdir):
+def _require_weights(config, workdir, *keys):
     """Before the data are prepared, which may take long."""
-    for key in ("init_from", "init_pose_from"):
+    for key in keys:
         file = config.model.get(key)
         if file and not workdir.has_checkpoint and not Path(file).is_file():
             raise UserError(f"config.model.{key}={file} does not exist")

@@ -10,6 +10,7 @@ from vireid_jax.data import heatmaps
 from vireid_jax.models import network
 from vireid_jax.training import step
 from vireid_jax.training.checkpoints import Checkpoints
+from vireid_jax.training.workdir import read_lines
 from vireid_jax.types import Modality, UserError
 
 
@@ -23,6 +24,7 @@ class Trained:
       variables: {"params": ..., "batch_stats": ...}, on the host.
       step: after which they were saved.
       results: the content of results.json, where it is of this step; else None.
+      losses: names of what it was trained with: those that its data allowed.
     """
 
     config: ConfigDict
@@ -30,6 +32,7 @@ class Trained:
     variables: dict
     step: int
     results: dict | None
+    losses: list[str]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,9 +53,7 @@ class Trained:
     @property
     def learned_poses(self) -> bool:
         """Whether L_pose was part of the training, as it is not without heatmaps."""
-        named = {name for name, options in self.config.loss.items() if options["weight"]}
-        terms = self.results["losses"] if self.results else named
-        return self.config.model.pose_branch and "pose" in terms
+        return self.config.model.pose_branch and "pose" in self.losses
 
     def embed(self, modality: Modality):
         """The function of `step.make_embed`."""
@@ -93,6 +94,12 @@ def load(folder: str | Path) -> Trained:
     built = network.build(config.model, ids, config.dtype, joints)
     file = folder / "results.json"
     results = json.loads(file.read_text()) if file.is_file() else None
+    if results:
+        losses = results["losses"]
+    elif logged := read_lines(folder / "metrics.jsonl"):
+        losses = [name for name in logged[-1] if name in config.loss]
+    else:
+        losses = [name for name, options in config.loss.items() if options.weight]
     if results and results["step"] != saved_at:
         results = None
-    return Trained(config, built, variables, saved_at, results)
+    return Trained(config, built, variables, saved_at, results, losses)

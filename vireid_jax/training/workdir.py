@@ -18,12 +18,10 @@ from tqdm import tqdm
 from vireid_jax.types import UserError
 
 # Where things lie, how often they are written and how they are evaluated: a run may change these
-# as it continues (what data it had, heatmaps among them, is compared by content; results.json says
-# how it was evaluated).
+# as it continues (what data it had is compared by content; results.json says how it was evaluated).
 BOOKKEEPING = {
     "config.data.dir",
     "config.data.source",
-    "config.data.heatmap_file",
     "config.train.remat",
     "config.train.log_every",
     "config.train.checkpoint_every",
@@ -168,6 +166,7 @@ class Workdir:
           UserError: the folder's run was on other data.
         """
         self.check_data(data)
+        self._began_with = self._config
         self._record(self._config)
         self.write(
             "environment.json",
