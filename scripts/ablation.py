@@ -21,7 +21,7 @@ import figures
 from vireid_jax import command_line
 from vireid_jax.evaluation import comparison
 from vireid_jax.training import train
-from vireid_jax.training.experiment import require_all_losses
+from vireid_jax.training.experiment import Experiment
 from vireid_jax.types import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Of all runs, without a variant.")
@@ -102,7 +102,7 @@ def main():
                 variants.apply(config, row)
             except ValueError as error:
                 raise UserError(f"--rows: {error}") from error
-        require_all_losses(config)
+        Experiment(config).require_all_losses()
         config.replicas.seed = tuple(range(SEEDS.value))
         configs[row] = config
     results, folders = {}, []

@@ -51,11 +51,12 @@ def between_cameras(features, image_set, pids) -> dict:
 
     A camera is its modality and its number, since the two modalities may share numbers.
     """
-    own, cameras = {}, np.stack([image_set.modality, image_set.camid], 1)
-    for camera in np.unique(cameras, axis=0):
-        rows = np.flatnonzero((cameras == camera).all(1) & np.isin(image_set.pid, pids))
-        if len(rows):
-            own[tuple(camera.tolist())] = rows
+    among = np.isin(image_set.pid, pids)
+    cameras = np.stack([image_set.modality, image_set.camid], 1)
+    own = {
+        tuple(camera.tolist()): np.flatnonzero(among & (cameras == camera).all(1))
+        for camera in np.unique(cameras[among], axis=0)
+    }
     found = {}
     for query, gallery in itertools.permutations(sorted(own), 2):
         rows, columns = own[query], own[gallery]

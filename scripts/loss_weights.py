@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from vireid_jax import command_line
 from vireid_jax.training import train
-from vireid_jax.training.experiment import Experiment, require_all_losses
+from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.workdir import EVALUATIONS, read_lines
 from vireid_jax.types import UserError
 
@@ -53,8 +53,9 @@ def main():
     config = CONFIG.value.copy_and_resolve_references()
     if missing := GREEK.keys() - config.loss.keys():
         raise UserError(f"config.loss has no {', '.join(sorted(missing))}: use the variant full")
-    require_all_losses(config)
-    config.train.eval_every = max(Experiment(config).steps // EVALUATED, 1)
+    experiment = Experiment(config)
+    experiment.require_all_losses()
+    config.train.eval_every = max(experiment.steps // EVALUATED, 1)
     usual = {name: config.loss[name].weight for name in GREEK}
     runs = [usual] + [usual | {name: x * usual[name]} for name in GREEK for x in times]
     for name in GREEK:

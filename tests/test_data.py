@@ -129,7 +129,7 @@ def test_merged_targets_are_the_maximum_over_joints():
     assert joints.shape == (2, 24, 12, 16)
     assert joints.dtype == np.uint8
     np.testing.assert_array_equal(merged[..., 0], joints.max(-1))
-    with pytest.raises(UserError, match="did you mean 'joints'"):
+    with pytest.raises(UserError, match="known: joints, joints_and_background, merged, none"):
         heatmaps.channels("jonts")
 
 

@@ -42,21 +42,6 @@ def protocols_of(config, test_set: ImageSet) -> list[protocols.Protocol]:
     )
 
 
-def require_all_losses(config) -> None:
-    """Refuses data that lack what a loss of `config` needs, for runs that are to be compared.
-
-    Raises:
-      UserError: names the losses; as `Experiment`.
-    """
-    wanted = {name for name, options in config.loss.items() if options.weight}
-    if lacking := wanted - set(Experiment(config).terms):
-        raise UserError(
-            f"config.loss.{', '.join(sorted(lacking))} would be left out, since "
-            f"{config.data.dataset} has no heatmaps here, and what it adds cannot be told: give "
-            "config.data.heatmap_file, and no config.data.heatmaps=none"
-        )
-
-
 class Experiment:
     """A config made concrete; everything in it is checked before anything slow begins.
 
@@ -124,6 +109,20 @@ class Experiment:
     def terms(self) -> list[str]:
         """Names of the losses that the config and the data allow."""
         return sorted(name for name, options in self._losses.items() if options["weight"])
+
+    def require_all_losses(self) -> None:
+        """Refuses data that lack what a loss of the config needs, for runs to be compared.
+
+        Raises:
+          UserError: names the losses.
+        """
+        wanted = {name for name, options in self.config.loss.items() if options.weight}
+        if lacking := wanted - set(self.terms):
+            raise UserError(
+                f"config.loss.{', '.join(sorted(lacking))} would be left out, since "
+                f"{self.config.data.dataset} has no heatmaps here, and what it adds cannot be "
+                "told: give config.data.heatmap_file, and no config.data.heatmaps=none"
+            )
 
     def sibling(self, config) -> "Experiment":
         """The run of a config that differs in the seed and in weights of losses alone.

@@ -104,16 +104,15 @@ class Replicas:
           UserError: one of the folders holds a later state, of a run alone.
         """
         logs, locks = [], contextlib.ExitStack()
-        saved = [int(x.name) for x in workdir.checkpoints.glob("*") if x.name.isdigit()]
         for run, folder in self._folders(workdir):
             locks.enter_context(folder.alone())
+            if (folder.newest or 0) > (workdir.newest or 0):
+                raise UserError(
+                    f"{folder.path} holds a run that was trained alone: train the others alone as "
+                    "well (scripts: without --together), or use another --workdir"
+                )
             with Checkpoints(folder.checkpoints) as own:
-                if (own.latest or 0) > max(saved, default=0):  # also where the newest is damaged
-                    raise UserError(
-                        f"{folder.path} holds a run that was trained alone: train the others alone "
-                        "as well (scripts: without --together), or use another --workdir"
-                    )
-                own.forget_after(step)
+                own.forget_after(step)  # where that of all, the newest, is damaged
             folder.start(self.devices, self.fingerprints, self.steps)
             logs.append((run.log(folder, step), {"loss", "learning_rate", *run.terms}))
         return Logs(logs, locks)

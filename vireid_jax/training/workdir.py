@@ -83,7 +83,13 @@ class Workdir:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is one to continue from."""
-        return any(entry.name.isdigit() for entry in self.checkpoints.glob("*"))
+        return self.newest is not None
+
+    @property
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint, damaged or not, or None."""
+        steps = (int(x.name) for x in self.checkpoints.glob("*") if x.name.isdigit())
+        return max(steps, default=None)
 
     @contextlib.contextmanager
     def alone(self):
