@@ -1,12 +1,14 @@
 """3x3 convolution on CPUs in fewer products, beside the definition."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from vireid_jax.models import cpu_convolution, winograd
+from vireid_jax.models import cpu_convolution, forms, winograd
 
 
 @pytest.fixture(autouse=True)
@@ -14,17 +16,20 @@ def _small_layers(monkeypatch):
     monkeypatch.setattr(cpu_convolution, "_ENOUGH", 20_000)
 
 
-def _options(dilation):
-    pad = (dilation, dilation)
+def _options(kind, dilation=1):
+    around = [(dilation, dilation)] * 2
+    strides, padding, options = {
+        "same": ((1, 1), around, {"rhs_dilation": (dilation, dilation)}),
+        "half": ((2, 2), around, {}),
+        "twice": ((1, 1), [(1, 2)] * 2, {"lhs_dilation": (2, 2)}),
+    }[kind]
     labels = ("NHWC", "HWIO", "NHWC")
-    return {"rhs_dilation": pad, "dimension_numbers": labels}, ((1, 1), (pad, pad))
+    return {"window_strides": strides, "padding": padding, "dimension_numbers": labels} | options
 
 
-def _value_and_gradient(convolve, x, kernel, dilation):
-    named, placed = _options(dilation)
-
+def _value_and_gradient(convolve, x, kernel, options):
     def loss(x, kernel):
-        y = convolve(x, kernel, *placed, **named)
+        y = convolve(x, kernel, **options)
         return jnp.sin(y).sum(), y
 
     found = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel)
@@ -39,29 +44,47 @@ def _inputs(size, batch, dtype, channels=32, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("size", "dilation", "at_a_time"),
-    [((9, 6), 1, 1), ((7, 5), 1, 1e9), ((2, 3), 1, 1e9), ((12, 8), 2, 1e4), ((9, 6), 3, 1)],
+    ("size", "kind", "dilation", "at_a_time"),
+    [
+        ((9, 6), "same", 1, 1),
+        ((8, 12), "same", 1, 1e5),
+        ((7, 5), "same", 1, 1e9),
+        ((2, 3), "same", 1, 1e9),
+        ((12, 8), "same", 2, 1e4),
+        ((9, 6), "same", 3, 1),
+        ((12, 6), "half", 1, 1e5),
+        ((9, 7), "half", 1, 1),
+        ((8, 10), "half", 1, 1e9),
+        ((6, 3), "twice", 1, 1e5),
+        ((5, 4), "twice", 1, 1e9),
+    ],
 )
-def test_it_is_the_convolution_of_the_definition(size, dilation, at_a_time, monkeypatch):
+def test_it_is_the_convolution_of_the_definition(size, kind, dilation, at_a_time, monkeypatch):
     monkeypatch.setattr(winograd, "_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(cpu_convolution, "_ENOUGH", 1)
     with jax.enable_x64(True):
         x, kernel = _inputs(size, 6, "float64")
+        options = _options(kind, dilation)
         ours, theirs = (
-            _value_and_gradient(convolve, x, kernel, dilation)
+            _value_and_gradient(convolve, x, kernel, options)
             for convolve in (cpu_convolution.conv_general_dilated, lax.conv_general_dilated)
         )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-10, 1e-12), ours, theirs)
 
 
 @pytest.mark.parametrize("channels", [32, 256])
-def test_in_float32_it_rounds_a_few_times_more_coarsely(channels):
-    x, kernel = _inputs((12, 6), 4, "float32", channels)
+@pytest.mark.parametrize(
+    ("size", "kind"), [((12, 6), "same"), ((16, 8), "same"), ((12, 12), "half"), ((6, 6), "twice")]
+)
+def test_in_float32_it_rounds_a_few_times_more_coarsely(size, kind, channels):
+    x, kernel = _inputs(size, 4, "float32", channels)
+    options = _options(kind)
     with jax.enable_x64(True):
         wide = [jnp.asarray(np.asarray(a), "float64") for a in (x, kernel)]
-        exact = _value_and_gradient(lax.conv_general_dilated, *wide, 1)
+        exact = _value_and_gradient(lax.conv_general_dilated, *wide, options)
 
     def apart(convolve):
-        found = _value_and_gradient(convolve, x, kernel, 1)
+        found = _value_and_gradient(convolve, x, kernel, options)
         norms = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b), found, exact)
         return np.array(jax.tree.leaves(norms)[1:])  # without the sum
 
@@ -72,7 +95,8 @@ def test_in_float32_it_rounds_a_few_times_more_coarsely(channels):
 def test_runs_side_by_side_are_each_alone():
     runs = [_inputs((6, 6), 2, "float32", seed=seed) for seed in (0, 1)]
     x, kernel = map(jnp.stack, zip(*runs, strict=True))
-    gradient = jax.grad(lambda *a: jnp.sin(winograd.conv3x3(*a)).sum(), (0, 1))
+    rules = winograd.rules(forms.Form((3, 3)), x[0])
+    gradient = jax.grad(lambda *a: jnp.sin(winograd.conv3x3(*a, rules)).sum(), (0, 1))
     together, alone = jax.jit(jax.vmap(gradient))(x, kernel), jax.jit(gradient)
     for i, run in enumerate(runs):
         for found, own in zip(together, alone(*run), strict=True):
@@ -80,19 +104,22 @@ def test_runs_side_by_side_are_each_alone():
 
 
 @pytest.mark.parametrize(
-    ("size", "dilation", "dtype", "used"),
+    ("size", "kind", "dilation", "dtype", "used"),
     [
-        ((6, 6), 1, "float32", True),
-        ((6, 6), 2, "float32", True),
-        ((4, 3), 1, "float32", False),  # too little to pay
-        ((6, 5), 2, "float32", False),  # not as many rows or columns in each phase
-        ((6, 6), 1, "bfloat16", False),  # sums of differences would lose too much
+        ((6, 6), "same", 1, "float32", True),
+        ((6, 6), "same", 2, "float32", True),
+        ((8, 12), "half", 1, "float32", True),
+        ((4, 6), "half", 1, "float32", False),  # too little to pay
+        ((3, 3), "twice", 1, "float32", True),
+        ((4, 3), "same", 1, "float32", False),
+        ((6, 5), "same", 2, "float32", False),  # not as many rows or columns in each phase
+        ((6, 6), "same", 1, "bfloat16", False),  # sums of differences would lose too much
     ],
 )
-def test_it_is_used_where_it_pays(size, dilation, dtype, used, monkeypatch):
+def test_it_is_used_where_it_pays(size, kind, dilation, dtype, used, monkeypatch):
     calls = []
     monkeypatch.setattr(winograd, "conv3x3", lambda x, *a: calls.append(a) or x)
-    named, placed = _options(dilation)
     x, kernel = _inputs(size, 2, dtype)
-    jax.eval_shape(lambda *a: cpu_convolution.conv_general_dilated(*a, *placed, **named), x, kernel)
+    convolve = partial(cpu_convolution.conv_general_dilated, **_options(kind, dilation))
+    jax.eval_shape(convolve, x, kernel)
     assert bool(calls) == used

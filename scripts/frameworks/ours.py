@@ -294,12 +294,13 @@ def check(task, weights, inputs, folder):
 
 
 def work_on_demand(task, weights, inputs, folder):
-    """Works once, answers with the seconds, and again for each line that it reads."""
+    """Works and answers with the seconds; for each line that it reads first works untimed."""
     work = TASKS[task["mode"]](task, weights, inputs)
     versions = {"jax": jax.__version__, "python": platform.python_version()}
     versions["device"] = jax.devices()[0].device_kind
     answer(timed(work.round) | {"versions": versions})
     for _ in sys.stdin:
+        work.round()  # what the other side did has taken caches and memory
         answer(timed(work.round) | {"peak": peak(task["device"])})
 
 

@@ -22,7 +22,7 @@ class Side:
       name: "jax"; of PyTorch "eager" or "compiled".
       first: seconds of the first round, with what is compiled in it.
       versions: of what it runs on.
-      seconds: of each round since.
+      seconds: of each timed round since.
       cpu_seconds: the same, of all processor cores: the fairer figure where others use them too.
       peak: bytes it ever held.
     """
@@ -35,7 +35,7 @@ class Side:
         self.first, self.versions = ready["seconds"], ready["versions"]
 
     def work(self) -> None:
-        """One more round."""
+        """One more round, and another that is timed."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         done = answer(self._process)

@@ -14,7 +14,8 @@ longer still. 3x3 kernels at stride 1 it computes as fast as their definition al
 - 7x7 taps at stride 2 are 4x4 at stride 1 over cells of 2x2 pixels (`forms.strided`);
 - depthwise kernels are sums of those slices times a number a channel (`_by_channels`);
 - transposed 3x3 kernels are a matrix product with cells of 2x2 pixels (`forms.transposed`);
-- 3x3 kernels of large layers take fewer products than their definition (`winograd.py`).
+- large layers' 3x3 kernels of all these kinds take fewer products than their definition
+  (`winograd.py`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
 `layers.Layers.conv_general_dilated`).
@@ -44,6 +45,9 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
     if groups == x.shape[-1] == kernel.shape[-1] and form.spread == (1, 1):
         return _by_channels(x, kernel, form.strides, form.padding, form.dilation)
     if groups == 1:
+        rules = winograd.rules(form, x)
+        if rules and _winograd_is_quicker(rules, x, kernel):
+            return winograd.conv3x3(x, kernel, rules, form.dilation[0])
         if form == forms.TRANSPOSED:
             return forms.transposed(x, kernel)
         if form.spread == (1, 1) and (taps == 1 or (max(form.strides) > 1 and taps <= _MANY_TAPS)):
@@ -52,14 +56,13 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
             return lax.conv_general_dilated(
                 *forms.strided(x, kernel, padding), (1, 1), "VALID", dimension_numbers=_NHWC
             )
-        if form.kernel == (3, 3) and form.splits(x) and _winograd_is_quicker(x, kernel):
-            return winograd.conv3x3(x, kernel, form.dilation[0])
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
-def _winograd_is_quicker(x, kernel):
+def _winograd_is_quicker(rules, x, kernel):
     exact = x.dtype in (jnp.float32, jnp.float64)  # in half precision its sums lose too much
-    return exact and x.size * kernel.shape[-1] >= _ENOUGH
+    places = [rule.size(n) for rule, n in zip(rules, x.shape[1:3], strict=True)]
+    return exact and len(x) * math.prod((*places, *kernel.shape[2:])) >= _ENOUGH
 
 
 def _by_patches(x, kernel, strides, padding, dilation):
