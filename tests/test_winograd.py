@@ -11,11 +11,6 @@ from jax import lax
 from vireid_jax.models import cpu_convolution, forms, winograd
 
 
-@pytest.fixture(autouse=True)
-def _small_layers(monkeypatch):
-    monkeypatch.setattr(cpu_convolution, "_ENOUGH", 20_000)
-
-
 def _options(kind, dilation=1):
     around = [(dilation, dilation)] * 2
     strides, padding, options = {
@@ -25,6 +20,12 @@ def _options(kind, dilation=1):
     }[kind]
     labels = ("NHWC", "HWIO", "NHWC")
     return {"window_strides": strides, "padding": padding, "dimension_numbers": labels} | options
+
+
+def _by_winograd(x, kernel, window_strides, padding, **options):
+    form = forms.Form.of(kernel, window_strides, padding, options)
+    rules = winograd.rules_for(form, x)
+    return winograd.conv3x3(x, kernel, rules, form.dilation[0])
 
 
 def _value_and_gradient(convolve, x, kernel, options):
@@ -50,24 +51,25 @@ def _inputs(size, batch, dtype, channels=32, seed=0):
         ((8, 12), "same", 1, 1e5),
         ((7, 5), "same", 1, 1e9),
         ((2, 3), "same", 1, 1e9),
+        ((1, 4), "same", 1, 1e9),
         ((12, 8), "same", 2, 1e4),
         ((9, 6), "same", 3, 1),
         ((12, 6), "half", 1, 1e5),
-        ((9, 7), "half", 1, 1),
-        ((8, 10), "half", 1, 1e9),
+        ((11, 5), "half", 1, 1),
+        ((10, 9), "half", 1, 1e9),
         ((6, 3), "twice", 1, 1e5),
-        ((5, 4), "twice", 1, 1e9),
+        ((5, 8), "twice", 1, 1e9),
+        ((3, 2), "twice", 1, 1),
     ],
 )
 def test_it_is_the_convolution_of_the_definition(size, kind, dilation, at_a_time, monkeypatch):
     monkeypatch.setattr(winograd, "_AT_A_TIME", at_a_time)
-    monkeypatch.setattr(cpu_convolution, "_ENOUGH", 1)
     with jax.enable_x64(True):
         x, kernel = _inputs(size, 6, "float64")
         options = _options(kind, dilation)
         ours, theirs = (
             _value_and_gradient(convolve, x, kernel, options)
-            for convolve in (cpu_convolution.conv_general_dilated, lax.conv_general_dilated)
+            for convolve in (_by_winograd, lax.conv_general_dilated)
         )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-10, 1e-12), ours, theirs)
 
@@ -88,15 +90,16 @@ def test_in_float32_it_rounds_a_few_times_more_coarsely(size, kind, channels):
         norms = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b), found, exact)
         return np.array(jax.tree.leaves(norms)[1:])  # without the sum
 
-    ours, theirs = apart(cpu_convolution.conv_general_dilated), apart(lax.conv_general_dilated)
+    ours, theirs = apart(_by_winograd), apart(lax.conv_general_dilated)
     assert (ours < 10 * theirs).all()
 
 
-def test_runs_side_by_side_are_each_alone():
+@pytest.mark.parametrize("kind", ["same", "half", "twice"])
+def test_runs_side_by_side_are_each_alone(kind):
     runs = [_inputs((6, 6), 2, "float32", seed=seed) for seed in (0, 1)]
     x, kernel = map(jnp.stack, zip(*runs, strict=True))
-    rules = winograd.rules(forms.Form((3, 3)), x[0])
-    gradient = jax.grad(lambda *a: jnp.sin(winograd.conv3x3(*a, rules)).sum(), (0, 1))
+    convolve = partial(_by_winograd, **_options(kind))
+    gradient = jax.grad(lambda *a: jnp.sin(convolve(*a)).sum(), (0, 1))
     together, alone = jax.jit(jax.vmap(gradient))(x, kernel), jax.jit(gradient)
     for i, run in enumerate(runs):
         for found, own in zip(together, alone(*run), strict=True):
@@ -109,17 +112,41 @@ def test_runs_side_by_side_are_each_alone():
         ((6, 6), "same", 1, "float32", True),
         ((6, 6), "same", 2, "float32", True),
         ((8, 12), "half", 1, "float32", True),
-        ((4, 6), "half", 1, "float32", False),  # too little to pay
-        ((3, 3), "twice", 1, "float32", True),
-        ((4, 3), "same", 1, "float32", False),
+        ((6, 6), "twice", 1, "float32", True),
+        ((4, 3), "same", 1, "float32", False),  # too little to pay
+        ((4, 6), "half", 1, "float32", False),
+        ((3, 3), "twice", 1, "float32", False),
+        ((14, 14), "half", 1, "float32", False),  # as many products as the definition
         ((6, 5), "same", 2, "float32", False),  # not as many rows or columns in each phase
         ((6, 6), "same", 1, "bfloat16", False),  # sums of differences would lose too much
     ],
 )
 def test_it_is_used_where_it_pays(size, kind, dilation, dtype, used, monkeypatch):
+    assert _uses_it(_inputs(size, 2, dtype), _options(kind, dilation), monkeypatch) == used
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("half", {"padding": [(0, 1), (0, 1)]}),
+        ("half", {"padding": [(0, 0), (0, 0)]}),
+        ("half", {"window_strides": (2, 1)}),
+        ("half", {"rhs_dilation": (2, 2)}),
+        ("twice", {"padding": [(1, 1), (1, 1)]}),
+        ("same", {"padding": [(0, 0), (0, 0)]}),
+        ("same", {"feature_group_count": 2}),
+    ],
+)
+def test_other_convolutions_are_left_to_others(kind, other, monkeypatch):
+    x, kernel = _inputs((18, 18), 2, "float32")
+    assert _uses_it((x, kernel), _options(kind), monkeypatch)
+    kernel = kernel[:, :, : x.shape[-1] // other.get("feature_group_count", 1)]
+    assert not _uses_it((x, kernel), _options(kind) | other, monkeypatch)
+
+
+def _uses_it(inputs, options, monkeypatch):
     calls = []
+    monkeypatch.setattr(cpu_convolution, "_ENOUGH", 20_000)
     monkeypatch.setattr(winograd, "conv3x3", lambda x, *a: calls.append(a) or x)
-    x, kernel = _inputs(size, 2, dtype)
-    convolve = partial(cpu_convolution.conv_general_dilated, **_options(kind, dilation))
-    jax.eval_shape(convolve, x, kernel)
-    assert bool(calls) == used
+    jax.eval_shape(partial(cpu_convolution.conv_general_dilated, **options), *inputs)
+    return bool(calls)

@@ -294,7 +294,7 @@ def check(task, weights, inputs, folder):
 
 
 def work_on_demand(task, weights, inputs, folder):
-    """Works and answers with the seconds; for each line that it reads first works untimed."""
+    """Works and answers with the seconds; for each line read works untimed, and again timed."""
     work = TASKS[task["mode"]](task, weights, inputs)
     versions = {"jax": jax.__version__, "python": platform.python_version()}
     versions["device"] = jax.devices()[0].device_kind

@@ -35,7 +35,7 @@ class Side:
         self.first, self.versions = ready["seconds"], ready["versions"]
 
     def work(self) -> None:
-        """One more round, and another that is timed."""
+        """Two more rounds, the second timed."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         done = answer(self._process)

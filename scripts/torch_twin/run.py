@@ -44,7 +44,7 @@ def check(task, weights, inputs, folder):
 
 
 def work_on_demand(task, weights, inputs, folder):
-    """Works and answers with the seconds; for each line that it reads first works untimed."""
+    """Works and answers with the seconds; for each line read works untimed, and again timed."""
     torch.set_float32_matmul_precision("high")  # TF32
     torch.backends.cudnn.benchmark = True
     work = TASKS[task["mode"]](task, weights, inputs)

@@ -14,8 +14,8 @@ longer still. 3x3 kernels at stride 1 it computes as fast as their definition al
 - 7x7 taps at stride 2 are 4x4 at stride 1 over cells of 2x2 pixels (`forms.strided`);
 - depthwise kernels are sums of those slices times a number a channel (`_by_channels`);
 - transposed 3x3 kernels are a matrix product with cells of 2x2 pixels (`forms.transposed`);
-- large layers' 3x3 kernels of all these kinds take fewer products than their definition
-  (`winograd.py`).
+- 3x3 kernels of large layers, strided, dilated and transposed ones too, take fewer products than
+  their definition (`winograd.py`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
 `layers.Layers.conv_general_dilated`).
@@ -45,8 +45,8 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
     if groups == x.shape[-1] == kernel.shape[-1] and form.spread == (1, 1):
         return _by_channels(x, kernel, form.strides, form.padding, form.dilation)
     if groups == 1:
-        rules = winograd.rules(form, x)
-        if rules and _winograd_is_quicker(rules, x, kernel):
+        rules = winograd.rules_for(form, x)
+        if rules and _winograd_is_quicker(form, x, kernel):
             return winograd.conv3x3(x, kernel, rules, form.dilation[0])
         if form == forms.TRANSPOSED:
             return forms.transposed(x, kernel)
@@ -59,10 +59,9 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
-def _winograd_is_quicker(rules, x, kernel):
+def _winograd_is_quicker(form, x, kernel):
     exact = x.dtype in (jnp.float32, jnp.float64)  # in half precision its sums lose too much
-    places = [rule.size(n) for rule, n in zip(rules, x.shape[1:3], strict=True)]
-    return exact and len(x) * math.prod((*places, *kernel.shape[2:])) >= _ENOUGH
+    return exact and x.size // math.prod(form.strides) * kernel.shape[-1] >= _ENOUGH
 
 
 def _by_patches(x, kernel, strides, padding, dilation):

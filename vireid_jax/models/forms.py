@@ -53,18 +53,27 @@ TRANSPOSED = Form((3, 3), padding=((1, 2), (1, 2)), spread=(2, 2))
 """What `transposed` computes."""
 
 
+def split(x, d):
+    """x [B, H, W, C] by every d-th row and column: [B, H / d, d, W / d, d, C]."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // d, d, width // d, d, channels)
+
+
+def joined(x):
+    """Undoes `split`."""
+    batch, height, d, width, _, channels = x.shape
+    return x.reshape(batch, height * d, width * d, channels)
+
+
 def phases(x, d):
     """The images of every d-th row and column: x [B, H, W, C] -> [d d B, H / d, W / d, C]."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // d, d, width // d, d, channels)
-    return x.transpose(0, 2, 4, 1, 3, 5).reshape(-1, height // d, width // d, channels)
+    height, width, channels = x.shape[1] // d, x.shape[2] // d, x.shape[3]
+    return split(x, d).transpose(0, 2, 4, 1, 3, 5).reshape(-1, height, width, channels)
 
 
 def whole(x, d):
     """Undoes `phases`."""
-    _, height, width, channels = x.shape
-    x = x.reshape(-1, d, d, height, width, channels).transpose(0, 3, 1, 4, 2, 5)
-    return x.reshape(-1, height * d, width * d, channels)
+    return joined(x.reshape(-1, d, d, *x.shape[1:]).transpose(0, 3, 1, 4, 2, 5))
 
 
 def strided(x, kernel, padding):

@@ -11,15 +11,14 @@ g[k] a[i], so that the transposed map is the convolution that layers mean,
 
   y[i] = sum_k d[i + k] g[k] = (T_g^T d)[i],    y = A^T [(G g) * (B d)],    B = V^-T,
 
-for a tile of n d and its m y. A stride of 2 meets every other d with two taps and those between
-with one, and of twice the size every other y has two taps and those between one: F(3, 2) beside
-three products of their own makes a rule of this kind as well, with 7 products for 9. In rows and
-columns of an image they become
+for a tile of n d and its m y. At a stride of 2 every other d has two taps and those between one; to
+twice the size the same is true of y. F(3, 2) beside three products of their own is of this kind as
+well, with 7 products for 9, of 7 d and 3 y or of 4 d and 6 y. Rows and columns of an image, which
+have a rule each, become as many products of matrices over channels as theirs together,
 
-  25 for 81, or 36 for 144, at stride 1,    49 for 81 at stride 2 or transposed:
+  25 for 81, 30 for 108 or 36 for 144 at stride 1,    49 for 81 at stride 2 or transposed,
 
-as many products of matrices over channels, a row for each tile. Such a map is linear in d and in g,
-so that both gradients have as few products, and G g serves twice:
+with a row for each tile. Such a map is linear in d and in g, so that both gradients have as few:
 
   dd = B^T [(G g) * (A dy)], added where tiles overlap,   dg = G^T [sum of (B d) (A dy) over tiles].
 """
@@ -39,14 +38,14 @@ from vireid_jax.models import forms
 _AT_A_TIME = 4e6  # numbers that the images in work turn into, forward: about what a cache holds
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no hash
 class Rule:
-    """Of one dimension, see above.
+    """How rows, or columns, are convolved: y = A^T [(G g) * (B d)] for each tile.
 
     Attributes:
       taps: G [n, 3].
-      inputs: B [n, pixels of a tile].
-      outputs: A [n, pixels of y that it gives].
+      inputs: B [n, pixels of a tile], which overlaps none but the next.
+      outputs: A [n, pixels of y of a tile].
       step: pixels of x from one tile to the next.
       before: zeros in front of the first pixel.
     """
@@ -61,12 +60,16 @@ class Rule:
         """Of y, for n pixels of x."""
         return -(-n * self.outputs.shape[1] // self.step)
 
+    def products(self, n: int) -> int:
+        """For n pixels of x; the definition has `3 * min(n, size(n))`."""
+        return self.tiles(n) * len(self.taps)
+
     def tiles(self, n: int) -> int:
-        """That cover y."""
-        return -(-self.size(n) // self.outputs.shape[1])
+        """That n pixels of x come in."""
+        return -(-n // self.step)
 
 
-def _rule(points, taps):
+def _matrices(points, taps):
     """G, B and A; the last point is infinity, where a polynomial has its last coefficient."""
 
     def values(coefficients):
@@ -74,25 +77,23 @@ def _rule(points, taps):
         return np.concatenate([np.vander(points, coefficients, increasing=True), infinity])
 
     n = len(points) + 1
-    inverse = np.linalg.inv(values(n)).T
-    return values(taps), np.where(abs(inverse) > 1e-9, inverse, 0), values(n + 1 - taps)
+    inverse = np.rint(30 * np.linalg.inv(values(n)).T) / 30  # of the points below, exactly
+    return values(taps), inverse, values(n + 1 - taps)
 
 
 def _plain(*points):
-    taps, inputs, outputs = _rule(points, 3)
+    taps, inputs, outputs = _matrices(points, 3)
     return Rule(taps, inputs, outputs, step=outputs.shape[1], before=1)
 
 
 def _doubled():
     """The rules to half and to twice the size."""
-    pair, few, three = _rule((0, 1, -1), 2)
-    taps, inputs, wide = np.zeros((7, 3)), np.zeros((7, 7)), np.zeros((7, 6))
-    taps[:4, ::2], taps[4:, 1] = pair, 1
-    inputs[:4, ::2], inputs[4:, 1::2] = few, np.eye(3)
-    wide[:4, 1::2], wide[4:, ::2] = three, np.eye(3)
-    half = Rule(taps, inputs, np.concatenate([three, np.eye(3)]), step=6, before=1)
-    few = np.concatenate([few, np.eye(3, 4)])
-    return half, Rule(taps, few, wide, step=3, before=0)
+    pair, inputs, outputs = _matrices((0, 1, -1), 2)
+    taps = np.concatenate([pair @ np.eye(3)[::2], np.eye(3)[[1, 1, 1]]])
+    every_other = np.concatenate([inputs @ np.eye(7)[::2], np.eye(7)[1::2]])
+    half = Rule(taps, every_other, np.concatenate([outputs, np.eye(3)]), step=6, before=1)
+    every_other = np.concatenate([outputs @ np.eye(6)[1::2], np.eye(6)[::2]])
+    return half, Rule(taps, np.concatenate([inputs, np.eye(3, 4)]), every_other, step=3, before=0)
 
 
 # Tiles of more pixels would need still fewer products, and lose digits.
@@ -100,60 +101,80 @@ _PLAIN = _plain(0, 1, -1, 2), _plain(0, 1, -1, 1 / 2, -2)
 _HALF, _TWICE = _doubled()
 
 
-def rules(form: forms.Form, x: jax.Array) -> tuple[Rule, Rule] | None:
-    """For the rows and columns of images x, or None where there are none for this convolution."""
+def rules_for(form: forms.Form, x: jax.Array) -> tuple[Rule, Rule] | None:
+    """For rows and columns of images x [B, H, W, C]; None where none has fewer products."""
+    sizes = [n // d for n, d in zip(x.shape[1:3], form.dilation, strict=True)]
     if form == forms.TRANSPOSED:
-        return _TWICE, _TWICE
-    if form == forms.Form((3, 3), strides=(2, 2)):
-        return _HALF, _HALF
-    if form.kernel == (3, 3) and form.splits(x):
-        sizes = [n // d for n, d in zip(x.shape[1:3], form.dilation, strict=True)]
-        return tuple(min(_PLAIN, key=lambda rule: rule.tiles(n) * len(rule.taps)) for n in sizes)
-    return None
+        rules = _TWICE, _TWICE
+    elif form == forms.Form((3, 3), strides=(2, 2)):
+        rules = _HALF, _HALF
+    elif form.kernel == (3, 3) and form.splits(x):
+        rules = tuple(min(_PLAIN, key=lambda rule: rule.products(n)) for n in sizes)
+    else:
+        return None
+    each = list(zip(rules, sizes, strict=True))
+    ours = math.prod(rule.products(n) for rule, n in each)
+    return rules if ours < math.prod(3 * min(n, rule.size(n)) for rule, n in each) else None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv3x3(x: jax.Array, kernel: jax.Array, rules: tuple[Rule, Rule], dilation: int = 1):
-    """Convolves x [B, H, W, C] with kernel [3, 3, C, D] by `rules`: [B, H', W', D].
+def conv3x3(
+    x: jax.Array, kernel: jax.Array, rules: tuple[Rule, Rule], dilation: int = 1
+) -> jax.Array:
+    """Convolves x [B, H, W, C] with kernel [3, 3, C, D]: [B, H', W', D].
 
-    H and W are multiples of `dilation`: what a dilated kernel sees are several smaller images, of
-    every so many rows and columns.
+    Args:
+      x, kernel: float32 or float64.
+      rules: of rows and columns, by `rules_for`: to the same size, to half of it (rounded up) or to
+        twice, padded as the form is that they are for.
+      dilation: d, of the kernel, which H and W are multiples of: what it sees are d d smaller
+        images, of every d-th row and column. 1 unless the size stays the same.
     """
-    convolve = partial(_convolve, rules, dilation, u=_of_taps(rules, kernel))
-    y = lax.map(convolve, _in_turn(x, x, kernel, rules))
+    return forms.joined(_convolved(forms.split(x, dilation), kernel, rules))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolved(x, kernel, rules):
+    """Of images that are `forms.split`, as all below are: [B, h, d, w, d, C]."""
+    convolve = partial(_convolve, rules, u=_of_taps(rules, kernel))
+    y = lax.map(convolve, _in_turn(x, _at_a_time(rules, x, kernel)))
     return y.reshape(-1, *y.shape[2:])
 
 
-def _forward(x, kernel, rules, dilation):
-    return conv3x3(x, kernel, rules, dilation), (x, kernel)
+def _forward(x, kernel, rules):
+    return _convolved(x, kernel, rules), (x, kernel)
 
 
-def _backward(rules, dilation, kept, dy):
+def _backward(rules, kept, dy):
     x, kernel = kept
     u = _of_taps(rules, kernel)
 
     def backward(du, images):
         x, dy = images
-        of_x, of_dy = _of_inputs(rules, dilation, x), _of_outputs(rules, dilation, dy)
+        of_x, of_dy = _of_inputs(rules, x), _of_outputs(rules, dy)
         du += jnp.einsum("tnc,tnd->tcd", _rows(of_x), _rows(of_dy))
         products = jnp.einsum("tnd,tcd->tnc", _rows(of_dy), u)
-        return du, _overlapped(rules, dilation, products.reshape(of_x.shape), x.shape)
+        return du, _overlapped(rules, products.reshape(of_x.shape), x.shape)
 
-    images = [_in_turn(image, x, kernel, rules) for image in (x, dy)]
+    count = _at_a_time(rules, x, kernel)
+    images = _in_turn(x, count), _in_turn(dy, count)
     du, dx = lax.scan(backward, jnp.zeros(u.shape, x.dtype), images)
     return dx.reshape(x.shape), _product(_both(rules).T, du, (3, 3))
 
 
-conv3x3.defvjp(_forward, _backward)
+_convolved.defvjp(_forward, _backward)
 
 
-def _in_turn(images, x, kernel, rules):
-    """`images`, one for each of x, as [times, b, ...] for b at a time."""
-    tiles = [rule.tiles(n) for rule, n in zip(rules, x.shape[1:3], strict=True)]
-    each = math.prod(tiles) * len(_both(rules)) * sum(kernel.shape[2:])
+def _at_a_time(rules, x, kernel):
+    """How many images; a divisor of their number."""
+    tiles = [rule.tiles(n) for rule, n in zip(rules, x.shape[1:4:2], strict=True)]
+    values = len(_both(rules)) * math.prod(tiles) * math.prod(x.shape[2:5:2])
+    each = values * sum(kernel.shape[2:])
     divisors = [n for n in range(1, len(x) + 1) if len(x) % n == 0]
-    at_a_time = min(divisors, key=lambda n: abs(math.log(n * each / _AT_A_TIME)))
-    return images.reshape(-1, at_a_time, *images.shape[1:])
+    return min(divisors, key=lambda n: abs(math.log(n * each / _AT_A_TIME)))
+
+
+def _in_turn(images, count):
+    return images.reshape(-1, count, *images.shape[1:])
 
 
 def _both(rules):
@@ -178,61 +199,54 @@ def _rows(tiles):
     return tiles.reshape(math.prod(tiles.shape[:2]), -1, tiles.shape[-1])
 
 
-def _of_inputs(rules, dilation, x):
-    """B of both dimensions times every tile of x: [n, n, b, tiles, d, tiles, d, C]."""
-    x = _phased(x, dilation)
-    around = [(0, 0)] * x.ndim
-    for axis, rule in zip((1, 3), rules, strict=True):
-        n = x.shape[axis]
-        after = (rule.tiles(n) - 1) * rule.step + rule.inputs.shape[1] - n - rule.before
-        around[axis] = rule.before, after
-    return _spread([(rule.inputs, rule.step) for rule in rules], jnp.pad(x, around))
+def _of_inputs(rules, x):
+    return _spread([(rule.inputs, rule.step, rule.before) for rule in rules], x)
 
 
-def _of_outputs(rules, dilation, dy):
-    """A of both times every tile of dy, likewise."""
-    dy = _phased(dy, dilation)
-    around = [(0, 0)] * dy.ndim
-    for axis, rule in zip((1, 3), rules, strict=True):
-        around[axis] = 0, -dy.shape[axis] % rule.outputs.shape[1]
-    return _spread([(rule.outputs, rule.outputs.shape[1]) for rule in rules], jnp.pad(dy, around))
+def _of_outputs(rules, dy):
+    return _spread([(rule.outputs, rule.outputs.shape[1], 0) for rule in rules], dy)
 
 
 def _spread(maps, x):
-    """A matrix times the tiles of rows, then of columns, each so many pixels after the last."""
-    for axis, (matrix, step) in zip((1, 4), maps, strict=True):  # one more in front by then
-        reach = matrix.shape[1]
-        end = x.shape[axis] - reach + 1
-        parts = [lax.slice_in_dim(x, i, i + end, step, axis) for i in range(reach)]
+    """Matrices for rows and columns times every tile: [n, n, b, tiles, d, tiles, d, C].
+
+    `maps` has of each the matrix, the step from tile to tile, and the zeros before the first one.
+    The first n is that of the columns.
+    """
+    around = [(0, 0)] * x.ndim
+    for axis, (matrix, step, before) in zip((1, 3), maps, strict=True):
+        around[axis] = before, -x.shape[axis] % step + matrix.shape[1] - step - before
+    x = jnp.pad(x, around)
+    for axis, (matrix, step, _) in zip((1, 4), maps, strict=True):  # one more in front by then
+        last = x.shape[axis] - matrix.shape[1]  # where the last tile starts
+        starts = range(matrix.shape[1])
+        parts = [lax.slice_in_dim(x, i, i + last + 1, step, axis) for i in starts]
         x = jnp.stack(_combined(matrix, parts))
     return x
 
 
-def _convolve(rules, dilation, x, u):
-    tiles = _of_inputs(rules, dilation, x)
+def _convolve(rules, x, u):
+    tiles = _of_inputs(rules, x)
     products = jnp.einsum("tnc,tcd->tnd", _rows(tiles), u)
     y = products.reshape(*tiles.shape[:-1], -1)
     for axis, rule in zip((4, 1), rules[::-1], strict=True):  # columns, then rows
         y = _interleaved(_combined(rule.outputs.T, y), axis)
-    size = [rule.size(n // dilation) for rule, n in zip(rules, x.shape[1:3], strict=True)]
-    return _whole(y[:, : size[0], :, : size[1]])
+    height, width = (rule.size(n) for rule, n in zip(rules, x.shape[1:4:2], strict=True))
+    return y[:, :height, :, :width]
 
 
-def _overlapped(rules, dilation, tiles, shape):
-    """B^T of both dimensions times `tiles`, those of images of `shape`, which they add up to."""
-    x = tiles
+def _overlapped(rules, x, shape):
+    """B^T of both dimensions times tiles x, added up to images of `shape`."""
     for axis, rule in zip((4, 1), rules[::-1], strict=True):
+        own, next_one = [[(0, 0)] * (x.ndim - 1) for _ in range(2)]
+        own[axis], next_one[axis] = (0, 1), (1, 0)
         parts = _combined(rule.inputs.T, x)
-        first, then = [[(0, 0)] * parts[0].ndim for _ in range(2)]
-        first[axis], then[axis] = (0, 1), (1, 0)
-        pixels = [jnp.pad(part, first) for part in parts[: rule.step]]
+        pixels = [jnp.pad(part, own) for part in parts[: rule.step]]
         for i, part in enumerate(parts[rule.step :]):
-            pixels[i] += jnp.pad(part, then)
+            pixels[i] += jnp.pad(part, next_one)
         x = _interleaved(pixels, axis)
-    places = [
-        slice(r.before, r.before + n // dilation) for r, n in zip(rules, shape[1:3], strict=True)
-    ]
-    return _whole(x[:, places[0], :, places[1]])
+    top, left = (rule.before for rule in rules)
+    return x[:, top : top + shape[1], :, left : left + shape[3]]
 
 
 def _interleaved(parts, axis):
@@ -241,20 +255,8 @@ def _interleaved(parts, axis):
     return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
-def _phased(x, dilation):
-    """Images [b, H, W, C] as [b, H / d, d, W / d, d, C]."""
-    batch, height, width, channels = x.shape
-    d = dilation
-    return x.reshape(batch, height // d, d, width // d, d, channels)
-
-
-def _whole(x):
-    """Undoes `_phased`."""
-    batch, height, d, width, _, channels = x.shape
-    return x.reshape(batch, height * d, width * d, channels)
-
-
 def _combined(matrix, parts):
     """`matrix` [m, n] times n arrays: m arrays."""
+    parts = list(parts)
     rows = [[c * x for c, x in zip(row, parts, strict=True) if c] for row in matrix.tolist()]
     return [reduce(add, terms) for terms in rows]
