@@ -90,10 +90,11 @@ def _doubled():
     """The rules to half and to twice the size."""
     pair, inputs, outputs = _matrices((0, 1, -1), 2)
     taps = np.concatenate([pair @ np.eye(3)[::2], np.eye(3)[[1, 1, 1]]])
-    every_other = np.concatenate([inputs @ np.eye(7)[::2], np.eye(7)[1::2]])
-    half = Rule(taps, every_other, np.concatenate([outputs, np.eye(3)]), step=6, before=1)
-    every_other = np.concatenate([outputs @ np.eye(6)[1::2], np.eye(6)[::2]])
-    return half, Rule(taps, np.concatenate([inputs, np.eye(3, 4)]), every_other, step=3, before=0)
+    of_seven = np.concatenate([inputs @ np.eye(7)[::2], np.eye(7)[1::2]])
+    half = Rule(taps, of_seven, np.concatenate([outputs, np.eye(3)]), step=6, before=1)
+    of_six = np.concatenate([outputs @ np.eye(6)[1::2], np.eye(6)[::2]])
+    twice = Rule(taps, np.concatenate([inputs, np.eye(3, 4)]), of_six, step=3, before=0)
+    return half, twice
 
 
 # Tiles of more pixels would need still fewer products, and lose digits.
