@@ -122,6 +122,29 @@ def test_hetero_center_gradient(rng, form):
     check_grads(lambda a, b: centered(form, a, b, label, 0.3), (rgb, ir), 1, ["rev"])
 
 
+def test_distances_have_the_gradient_of_their_definition(rng):
+    x, y, weights = (rng.normal(size=(2, n, m)) for n, m in ((4, 6), (5, 6), (4, 5)))
+    y[:, 2] = x[:, 1]
+
+    def total(x, y, dtype, differences):
+        x, y = (jnp.asarray(a, dtype) for a in (x, y))
+        return (jnp.asarray(weights, dtype) * differences(x, y)).sum()
+
+    def defined(x, y):
+        squared = jnp.square(x[:, :, None] - y[:, None]).sum(-1)
+        return jnp.where(squared, jnp.sqrt(jnp.where(squared, squared, 1.0)), 0.0)
+
+    gradients = jax.grad(total, (0, 1))
+    expected = gradients(x, y, "float64", defined)
+    for a, b in zip(gradients(x, y, "float64", hetero_center.distances), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+    # A hundred times as far from zero as from each other, in what float32 holds exactly.
+    x, y = (np.round(1024 * a) / 1024 + 128 for a in (x, y))
+    expected = gradients(x, y, "float64", defined)
+    for a, b in zip(gradients(x, y, "float32", hetero_center.distances), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+
+
 @pytest.mark.parametrize("form", hetero_center.FORMS)
 def test_hetero_center_is_mined_over_all_devices(rng, form):
     label = np.array([4, 4, 0, 0, 2, 2])

@@ -34,9 +34,9 @@ def hetero_center_sum(
       A scalar.
     """
     *others, other_label = among or (rgb, ir, label)
-    distance = distances(jnp.stack([rgb, ir])[:, None], jnp.stack(others))  # [2, 2, B, N]
-    another = label[:, None] != other_label[None]  # [B, N]
-    negative = jnp.where(another, distance, jnp.inf).min((1, 3))  # [2, B]
+    distance = distances(jnp.concatenate([rgb, ir]), jnp.concatenate(others))  # [2B, 2N]
+    another = jnp.tile(label[:, None] != other_label[None], (2, 2))
+    negative = jnp.where(another, distance, jnp.inf).min(1).reshape(2, -1)
     hinge = jax.nn.relu(margin + _length(rgb - ir) - negative)
     return (hinge * _first_of_its_label(label)).sum()
 
@@ -100,9 +100,40 @@ def term(
     return own * devices if form == "sum" else own
 
 
+@jax.custom_vjp
 def distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    """|x_i - y_j|, [..., n, F] and [..., m, F] -> [..., n, m]; at zero its gradient is zero."""
-    return _length(x[..., :, None, :] - y[..., None, :, :])
+    """|x_i - y_j|, [..., n, F] and [..., m, F] -> [..., n, m]; at zero its gradient is zero.
+
+    With w_ij a distance's gradient over the distance, those of both arguments,
+
+      dx_i = sum_j w_ij (x_i - y_j),    dy_j = -sum_i w_ij (x_i - y_j),
+
+    are products of matrices. What all x and y have in common is taken away before these, which
+    would round it. Leading dimensions are the same for both.
+    """
+    return _distances_forward(x, y)[0]
+
+
+def _distances_forward(x, y):
+    squared = jnp.square(x[..., :, None, :] - y[..., None, :, :]).sum(-1)
+    distance = jnp.sqrt(jnp.maximum(squared, _TINY))
+    return distance, (x, y, jnp.where(squared > _TINY, 1 / distance, 0.0))
+
+
+def _distances_backward(kept, gradient):
+    x, y, inverse = kept
+    middle = y.mean(-2, keepdims=True)
+    x, y = x - middle, y - middle
+    weights = gradient * inverse
+
+    def of_one(weights, one, other):
+        product = jnp.matmul(weights, other, precision="highest")
+        return weights.sum(-1)[..., None] * one - product
+
+    return of_one(weights, x, y), of_one(weights.swapaxes(-2, -1), y, x)
+
+
+distances.defvjp(_distances_forward, _distances_backward)
 
 
 def _length(x):
