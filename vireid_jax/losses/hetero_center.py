@@ -37,7 +37,8 @@ def hetero_center_sum(
     distance = distances(jnp.concatenate([rgb, ir]), jnp.concatenate(others))  # [2B, 2N]
     another = jnp.tile(label[:, None] != other_label[None], (2, 2))
     negative = jnp.where(another, distance, jnp.inf).min(1).reshape(2, -1)
-    hinge = jax.nn.relu(margin + _length(rgb - ir) - negative)
+    own = _root(jnp.square(rgb - ir).sum(-1))
+    hinge = jax.nn.relu(margin + own - negative)
     return (hinge * _first_of_its_label(label)).sum()
 
 
@@ -116,7 +117,7 @@ def distances(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _distances_forward(x, y):
     squared = jnp.square(x[..., :, None, :] - y[..., None, :, :]).sum(-1)
-    distance = jnp.sqrt(jnp.maximum(squared, _TINY))
+    distance = _root(squared)
     return distance, (x, y, jnp.where(squared > _TINY, 1 / distance, 0.0))
 
 
@@ -136,8 +137,8 @@ def _distances_backward(kept, gradient):
 distances.defvjp(_distances_forward, _distances_backward)
 
 
-def _length(x):
-    return jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1), _TINY))
+def _root(squared):
+    return jnp.sqrt(jnp.maximum(squared, _TINY))
 
 
 def gather(rows: tuple, axis_name: str | None) -> tuple:
