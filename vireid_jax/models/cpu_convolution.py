@@ -14,8 +14,8 @@ longer still. 3x3 kernels at stride 1 it computes as fast as their definition al
 - 7x7 taps at stride 2 are 4x4 at stride 1 over cells of 2x2 pixels (`forms.strided`);
 - depthwise kernels are sums of those slices times a number a channel (`_by_channels`);
 - transposed 3x3 kernels are a matrix product with cells of 2x2 pixels (`forms.transposed`);
-- 3x3 kernels of large layers, strided, dilated and transposed ones too, take fewer products than
-  their definition (`winograd.py`).
+- 3x3 kernels, strided, dilated and transposed ones too, take fewer products than their definition
+  in all but small layers (`winograd.py`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
 `layers.Layers.conv_general_dilated`).
@@ -30,7 +30,7 @@ from jax import lax
 
 from vireid_jax.models import forms, winograd
 
-_ENOUGH = 5e7  # products of a tap, from which on Winograd's form is quicker on several cores
+_ENOUGH = 4e6  # products of a tap, from which on Winograd's form is worth its compilation
 _NHWC = "NHWC", "HWIO", "NHWC"
 _MANY_TAPS = 9  # more patches would cost more memory traffic than they save
 

@@ -152,13 +152,14 @@ def _backward(rules, kept, dy):
     def backward(du, images):
         x, dy = images
         of_x, of_dy = _of_inputs(rules, x), _of_outputs(rules, dy)
-        du += jnp.einsum("tnc,tnd->tcd", _rows(of_x), _rows(of_dy))
-        products = jnp.einsum("tnd,tcd->tnc", _rows(of_dy), u)
-        return du, _overlapped(rules, products.reshape(of_x.shape), x.shape)
+        du = jax.tree.map(lambda du, *tiles: du + _summed(*tiles), du, of_x, of_dy)
+        products = jax.tree.map(lambda dy, u: _times(dy, u.mT), of_dy, u)
+        return du, _overlapped(rules, products, x.shape)
 
     count = _at_a_time(rules, x, kernel)
     images = _in_turn(x, count), _in_turn(dy, count)
-    du, dx = lax.scan(backward, jnp.zeros(u.shape, x.dtype), images)
+    du, dx = lax.scan(backward, jax.tree.map(jnp.zeros_like, u), images)
+    du = jnp.concatenate([jnp.stack(half) for half in du], 1)
     return dx.reshape(x.shape), _product(_both(rules).T, du, (3, 3))
 
 
@@ -185,8 +186,10 @@ def _both(rules):
 
 
 def _of_taps(rules, kernel):
-    both = _both(rules)
-    return _product(both, kernel, both.shape[:1])
+    """Kernels [C, D] for the tiles of `_spread`, likewise."""
+    rows, columns = (len(rule.taps) for rule in rules)
+    u = _product(_both(rules), kernel, (columns, rows))
+    return [list(half) for half in zip(*map(_halves, u), strict=True)]
 
 
 def _product(matrix, x, shape):
@@ -195,9 +198,19 @@ def _product(matrix, x, shape):
     return (jnp.asarray(matrix, x.dtype) @ rows).reshape(*shape, *x.shape[-2:])
 
 
+def _times(tiles, u):
+    """Tiles [h, ..., C] by their u [h, C, D]: [h, ..., D]."""
+    return jnp.einsum("hnc,hcd->hnd", _rows(tiles), u).reshape(*tiles.shape[:-1], -1)
+
+
+def _summed(x, dy):
+    """The u's gradient [h, C, D] by tiles [h, ..., C] and [h, ..., D]."""
+    return jnp.einsum("hnc,hnd->hcd", _rows(x), _rows(dy))
+
+
 def _rows(tiles):
-    """A matrix for each value, a row for each tile: one dimension to sum over, not many."""
-    return tiles.reshape(math.prod(tiles.shape[:2]), -1, tiles.shape[-1])
+    """A row for each tile: one dimension to sum over, not many."""
+    return tiles.reshape(len(tiles), -1, tiles.shape[-1])
 
 
 def _of_inputs(rules, x):
@@ -209,43 +222,63 @@ def _of_outputs(rules, dy):
 
 
 def _spread(maps, x):
-    """Matrices for rows and columns times every tile: [n, n, b, tiles, d, tiles, d, C].
+    """Matrices for rows and columns times every tile.
 
     `maps` has of each the matrix, the step from tile to tile, and the zeros before the first one.
-    The first n is that of the columns.
+
+    Returns:
+      Of either half of the rows' values, h, a list of the columns': [h, b, tiles, d, tiles, d, C]
+      each. XLA's CPU backend computes products with one array on one core if they are small, and
+      with several arrays on several.
     """
     around = [(0, 0)] * x.ndim
     for axis, (matrix, step, before) in zip((1, 3), maps, strict=True):
         around[axis] = before, -x.shape[axis] % step + matrix.shape[1] - step - before
     x = jnp.pad(x, around)
-    for axis, (matrix, step, _) in zip((1, 4), maps, strict=True):  # one more in front by then
+
+    def values(x, axis, matrix, step, _):
         last = x.shape[axis] - matrix.shape[1]  # where the last tile starts
         starts = range(matrix.shape[1])
-        parts = [lax.slice_in_dim(x, i, i + last + 1, step, axis) for i in starts]
-        x = jnp.stack(_combined(matrix, parts))
-    return x
+        return _combined(matrix, [lax.slice_in_dim(x, i, i + last + 1, step, axis) for i in starts])
+
+    rows, columns = maps
+    return [values(jnp.stack(half), 4, *columns) for half in _halves(values(x, 1, *rows))]
+
+
+def _halves(x):
+    middle = len(x) // 2
+    return x[:middle], x[middle:]
+
+
+def _joined(merged, rules, halves):
+    """What `merged(rule, values, axis)` makes of columns' values, and then of rows'."""
+    rows, columns = rules
+    halves = [merged(columns, half, 4) for half in halves]
+    return merged(rows, [value for half in halves for value in half], 1)
 
 
 def _convolve(rules, x, u):
-    tiles = _of_inputs(rules, x)
-    products = jnp.einsum("tnc,tcd->tnd", _rows(tiles), u)
-    y = products.reshape(*tiles.shape[:-1], -1)
-    for axis, rule in zip((4, 1), rules[::-1], strict=True):  # columns, then rows
-        y = _interleaved(_combined(rule.outputs.T, y), axis)
+    def merged(rule, values, axis):
+        return _interleaved(_combined(rule.outputs.T, values), axis)
+
+    y = _joined(merged, rules, jax.tree.map(_times, _of_inputs(rules, x), u))
     height, width = (rule.size(n) for rule, n in zip(rules, x.shape[1:4:2], strict=True))
     return y[:, :height, :, :width]
 
 
-def _overlapped(rules, x, shape):
-    """B^T of both dimensions times tiles x, added up to images of `shape`."""
-    for axis, rule in zip((4, 1), rules[::-1], strict=True):
-        own, next_one = [[(0, 0)] * (x.ndim - 1) for _ in range(2)]
+def _overlapped(rules, halves, shape):
+    """B^T of both dimensions times tiles, added up to images of `shape`."""
+
+    def merged(rule, values, axis):
+        own, next_one = [[(0, 0)] * values[0].ndim for _ in range(2)]
         own[axis], next_one[axis] = (0, 1), (1, 0)
-        parts = _combined(rule.inputs.T, x)
+        parts = _combined(rule.inputs.T, values)
         pixels = [jnp.pad(part, own) for part in parts[: rule.step]]
         for i, part in enumerate(parts[rule.step :]):
             pixels[i] += jnp.pad(part, next_one)
-        x = _interleaved(pixels, axis)
+        return _interleaved(pixels, axis)
+
+    x = _joined(merged, rules, halves)
     top, left = (rule.before for rule in rules)
     return x[:, top : top + shape[1], :, left : left + shape[3]]
 
@@ -258,6 +291,5 @@ def _interleaved(parts, axis):
 
 def _combined(matrix, parts):
     """`matrix` [m, n] times n arrays: m arrays."""
-    parts = list(parts)
     rows = [[c * x for c, x in zip(row, parts, strict=True) if c] for row in matrix.tolist()]
     return [reduce(add, terms) for terms in rows]
