@@ -150,3 +150,11 @@ def _uses_it(inputs, options, monkeypatch):
     monkeypatch.setattr(winograd, "conv3x3", lambda x, *a: calls.append(a) or x)
     jax.eval_shape(partial(cpu_convolution.conv_general_dilated, **options), *inputs)
     return bool(calls)
+
+
+@pytest.mark.parametrize("kind", ["same", "half", "twice"])
+def test_its_products_are_enough_operations_for_several_cores(kind):
+    convolve = partial(_by_winograd, **_options(kind))
+    jaxpr = str(jax.make_jaxpr(convolve)(*_inputs((12, 8), 2, "float32")))
+    of_batches = jaxpr.count("dimension_numbers=(([2], [1]), ([0], [0]))")
+    assert of_batches > 8  # what XLA leaves to one core

@@ -4,7 +4,9 @@ A 1x1 kernel takes XLA's CPU backend several times as long as the matrix product
 the gradients of strided and of transposed convolutions, which are convolutions of dilated arrays,
 longer still. 3x3 kernels at stride 1 it computes as fast as their definition allows. Instead,
 
-- few taps are a matrix product with the patches under them (`_by_patches`):
+- 3x3 kernels, strided, dilated and transposed ones too, take fewer products than their definition
+  (`winograd.py`), but for small layers;
+- elsewhere few taps are a matrix product with the patches under them (`_by_patches`):
 
     y[n, i, j, :] = sum_{a, b} x[n, s i + d a - p, s j + d b - p, :] W[a, b]
 
@@ -13,9 +15,8 @@ longer still. 3x3 kernels at stride 1 it computes as fast as their definition al
   products too;
 - 7x7 taps at stride 2 are 4x4 at stride 1 over cells of 2x2 pixels (`forms.strided`);
 - depthwise kernels are sums of those slices times a number a channel (`_by_channels`);
-- transposed 3x3 kernels are a matrix product with cells of 2x2 pixels (`forms.transposed`);
-- 3x3 kernels, strided, dilated and transposed ones too, take fewer products than their definition
-  in all but small layers (`winograd.py`).
+- transposed 3x3 kernels of small layers are a matrix product with cells of 2x2 pixels
+  (`forms.transposed`).
 
 It replaces `jax.lax.conv_general_dilated` in Flax's layers (see
 `layers.Layers.conv_general_dilated`).
@@ -46,7 +47,7 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
         return _by_channels(x, kernel, form.strides, form.padding, form.dilation)
     if groups == 1:
         rules = winograd.rules_for(form, x)
-        if rules and _winograd_is_quicker(form, x, kernel):
+        if rules and _winograd_pays(form, x, kernel):
             return winograd.conv3x3(x, kernel, rules, form.dilation[0])
         if form == forms.TRANSPOSED:
             return forms.transposed(x, kernel)
@@ -59,7 +60,7 @@ def conv_general_dilated(x, kernel, window_strides, padding, **options):
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
-def _winograd_is_quicker(form, x, kernel):
+def _winograd_pays(form, x, kernel):
     exact = x.dtype in (jnp.float32, jnp.float64)  # in half precision its sums lose too much
     return exact and x.size // math.prod(form.strides) * kernel.shape[-1] >= _ENOUGH
 

@@ -152,14 +152,14 @@ def _backward(rules, kept, dy):
     def backward(du, images):
         x, dy = images
         of_x, of_dy = _of_inputs(rules, x), _of_outputs(rules, dy)
-        du = jax.tree.map(lambda du, *tiles: du + _summed(*tiles), du, of_x, of_dy)
-        products = jax.tree.map(lambda dy, u: _times(dy, u.mT), of_dy, u)
+        du = jax.tree.map(add, du, jax.tree.map(_summed, of_x, of_dy))
+        products = jax.tree.map(lambda tiles, u: _times(tiles, u.mT), of_dy, u)
         return du, _overlapped(rules, products, x.shape)
 
     count = _at_a_time(rules, x, kernel)
     images = _in_turn(x, count), _in_turn(dy, count)
     du, dx = lax.scan(backward, jax.tree.map(jnp.zeros_like, u), images)
-    du = jnp.concatenate([jnp.stack(half) for half in du], 1)
+    du = jnp.concatenate([jnp.stack(half) for half in du], 1)  # in the order of `_both` again
     return dx.reshape(x.shape), _product(_both(rules).T, du, (3, 3))
 
 
@@ -186,7 +186,7 @@ def _both(rules):
 
 
 def _of_taps(rules, kernel):
-    """Kernels [C, D] for the tiles of `_spread`, likewise."""
+    """u = G g of both dimensions, in lists as those of `_spread`: [v, C, D] each."""
     rows, columns = (len(rule.taps) for rule in rules)
     u = _product(_both(rules), kernel, (columns, rows))
     return [list(half) for half in zip(*map(_halves, u), strict=True)]
@@ -199,17 +199,17 @@ def _product(matrix, x, shape):
 
 
 def _times(tiles, u):
-    """Tiles [h, ..., C] by their u [h, C, D]: [h, ..., D]."""
-    return jnp.einsum("hnc,hcd->hnd", _rows(tiles), u).reshape(*tiles.shape[:-1], -1)
+    """Tiles [v, ..., C] times u [v, C, D]: [v, ..., D]."""
+    return jnp.einsum("vnc,vcd->vnd", _rows(tiles), u).reshape(*tiles.shape[:-1], -1)
 
 
 def _summed(x, dy):
-    """The u's gradient [h, C, D] by tiles [h, ..., C] and [h, ..., D]."""
-    return jnp.einsum("hnc,hnd->hcd", _rows(x), _rows(dy))
+    """The gradient of u [v, C, D] from tiles [v, ..., C] and [v, ..., D]."""
+    return jnp.einsum("vnc,vnd->vcd", _rows(x), _rows(dy))
 
 
 def _rows(tiles):
-    """A row for each tile: one dimension to sum over, not many."""
+    """A row for each tile, [v, tiles, C]: one dimension to sum over, not many."""
     return tiles.reshape(len(tiles), -1, tiles.shape[-1])
 
 
@@ -224,25 +224,31 @@ def _of_outputs(rules, dy):
 def _spread(maps, x):
     """Matrices for rows and columns times every tile.
 
-    `maps` has of each the matrix, the step from tile to tile, and the zeros before the first one.
+    XLA's CPU backend takes one core for a batch of small products, and gives operations to another
+    core only while more than eight are ready. So each of the columns' values has two arrays, 10 to
+    14 in all (see docs/benchmarks.md).
+
+    Args:
+      maps: of rows and of columns the matrix, the step from tile to tile, and the zeros before the
+        first one.
+      x: images.
 
     Returns:
-      Of either half of the rows' values, h, a list of the columns': [h, b, tiles, d, tiles, d, C]
-      each. XLA's CPU backend computes products with one array on one core if they are small, and
-      with several arrays on several.
+      For v of the rows' values, one half and the other, a list of the columns': [v, b, tiles, d,
+      tiles, d, C] each.
     """
     around = [(0, 0)] * x.ndim
     for axis, (matrix, step, before) in zip((1, 3), maps, strict=True):
         around[axis] = before, -x.shape[axis] % step + matrix.shape[1] - step - before
-    x = jnp.pad(x, around)
+    (rows, down, _), (columns, right, _) = maps
+    of_rows = _halves(_of_tiles(rows, down, jnp.pad(x, around), 1))
+    return [_of_tiles(columns, right, jnp.stack(half), 4) for half in of_rows]
 
-    def values(x, axis, matrix, step, _):
-        last = x.shape[axis] - matrix.shape[1]  # where the last tile starts
-        starts = range(matrix.shape[1])
-        return _combined(matrix, [lax.slice_in_dim(x, i, i + last + 1, step, axis) for i in starts])
 
-    rows, columns = maps
-    return [values(jnp.stack(half), 4, *columns) for half in _halves(values(x, 1, *rows))]
+def _of_tiles(matrix, step, x, axis):
+    last = x.shape[axis] - matrix.shape[1]  # where the last tile starts
+    starts = range(matrix.shape[1])
+    return _combined(matrix, [lax.slice_in_dim(x, i, i + last + 1, step, axis) for i in starts])
 
 
 def _halves(x):
@@ -250,18 +256,18 @@ def _halves(x):
     return x[:middle], x[middle:]
 
 
-def _joined(merged, rules, halves):
-    """What `merged(rule, values, axis)` makes of columns' values, and then of rows'."""
+def _gathered(pixels, rules, halves):
+    """Images from values: columns' pixels, then rows', each `pixels(rule, values, axis)`."""
     rows, columns = rules
-    halves = [merged(columns, half, 4) for half in halves]
-    return merged(rows, [value for half in halves for value in half], 1)
+    first, second = [_interleaved(pixels(columns, half, 4), 4) for half in halves]
+    return _interleaved(pixels(rows, [*first, *second], 1), 1)
 
 
 def _convolve(rules, x, u):
-    def merged(rule, values, axis):
-        return _interleaved(_combined(rule.outputs.T, values), axis)
+    def pixels(rule, values, _):
+        return _combined(rule.outputs.T, values)
 
-    y = _joined(merged, rules, jax.tree.map(_times, _of_inputs(rules, x), u))
+    y = _gathered(pixels, rules, jax.tree.map(_times, _of_inputs(rules, x), u))
     height, width = (rule.size(n) for rule, n in zip(rules, x.shape[1:4:2], strict=True))
     return y[:, :height, :, :width]
 
@@ -269,16 +275,16 @@ def _convolve(rules, x, u):
 def _overlapped(rules, halves, shape):
     """B^T of both dimensions times tiles, added up to images of `shape`."""
 
-    def merged(rule, values, axis):
+    def pixels(rule, values, axis):
         own, next_one = [[(0, 0)] * values[0].ndim for _ in range(2)]
         own[axis], next_one[axis] = (0, 1), (1, 0)
         parts = _combined(rule.inputs.T, values)
-        pixels = [jnp.pad(part, own) for part in parts[: rule.step]]
+        added = [jnp.pad(part, own) for part in parts[: rule.step]]
         for i, part in enumerate(parts[rule.step :]):
-            pixels[i] += jnp.pad(part, next_one)
-        return _interleaved(pixels, axis)
+            added[i] += jnp.pad(part, next_one)
+        return added
 
-    x = _joined(merged, rules, halves)
+    x = _gathered(pixels, rules, halves)
     top, left = (rule.before for rule in rules)
     return x[:, top : top + shape[1], :, left : left + shape[3]]
 
