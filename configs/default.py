@@ -108,6 +108,7 @@ def get_config(choice: str = "full") -> ConfigDict:
     config.train.epochs = 100  # row 15
     config.train.steps = 0  # in all; 0: as many as `epochs` have
     config.train.remat = False  # less memory for more work, see docs/scaling.md
+    config.train.keep_memory = False  # on CPUs, from step to step; quicker where steps are small
     config.train.log_every = 10  # steps
     config.train.checkpoint_every = 1000  # steps
     config.train.eval_every = 0  # steps; 0: at the end only

@@ -63,7 +63,7 @@ def main():
         figures.section(Path(PAGE.value), "profile_step")  # or refuse before anything slow
     # Programs that were kept before may name their operations otherwise.
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
-    experiment, devices = Experiment(CONFIG.value), Devices(1)
+    experiment, devices = Experiment(CONFIG.value), Devices(1, CONFIG.value.train.keep_memory)
     batch = experiment.batches()[0]
     state = devices.replicate(experiment.init_state())
     compiled = devices.compile(experiment.update(CONFIG.value.seed), state, batch)

@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -225,6 +226,12 @@ def test_erasing_sets_a_rectangle_to_the_mean_and_leaves_the_heatmap():
     assert abs(4 * corners - of_images).max() > 20
     some = np.isclose(run(white, erase=0.5)[0], augment.MEAN, atol=1e-6).all(-1).any((1, 2))
     assert 0.25 < some.mean() < 0.75
+
+
+def test_tone_curves_are_those_of_interp():
+    x, values = jnp.linspace(-3, 3, 1000), jax.random.normal(jax.random.key(0), (6,))
+    expected = jnp.interp(x, jnp.linspace(-2, 2, 6), values)
+    np.testing.assert_allclose(augment._piecewise(x, -2, 2, values), expected, atol=1e-6)
 
 
 def test_remixing_makes_grey_images_of_the_same_mean_and_contrast():

@@ -1,7 +1,11 @@
 """The step: independent of the device count, traced once; schedules; the optimiser."""
 
 import dataclasses
+import platform
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +105,43 @@ def test_each_batch_gets_its_own_results_in_order(count):
     assert len(found) == 3
     for rows, results in zip(batches, found, strict=True):
         np.testing.assert_array_equal(results["twice"], 2 * rows)
+
+
+FAULTS = """
+import resource, sys
+import jax, numpy as np
+from vireid_jax.training.devices import Devices
+
+def function(variables, rows):
+    products = [rows]
+    for _ in range(12):
+        products.append(products[-1] @ variables)
+    return {"all": sum(x * y for x, y in zip(products, products[::-1])).max((1, 2))}
+
+def pages():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+embed = Devices(1, keep_memory=bool(int(sys.argv[1]))).embed(function)
+rows = np.ones((1, 150_000, 16), np.float32)
+taken = [pages()]
+for results in embed(np.eye(16, dtype=np.float32), [rows] * 15):
+    taken.append(pages())
+print(np.diff(taken)[5:].min(), results["all"].max())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_kept_memory_is_not_taken_from_the_system_again():
+    """Fewest new pages of a call with 115 MB of intermediate results; threads have their own."""
+    new_pages = []
+    for keep in "01":
+        command = [sys.executable, "-c", FAULTS, keep]
+        root = Path(__file__).parents[1]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        pages, largest = done.stdout.split()
+        assert float(largest) == 13
+        new_pages.append(int(pages))
+    assert 4 * new_pages[1] < new_pages[0]
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(experiment):

@@ -35,7 +35,8 @@ class Train:
     def __init__(self, task, weights, inputs):
         """Places the state on the device."""
         self._task, self._config = task, ConfigDict(task["config"])
-        config, self._devices = self._config, Devices(1)
+        config = self._config
+        self._devices = Devices(1, config.train.keep_memory)
         net = _network(task, config, AXIS)
         rate = optimizer.schedule(config.optimizer, 1, 1)
         self._rule = optimizer.build(config.optimizer, rate)
@@ -89,7 +90,8 @@ class Embed:
     def __init__(self, task, weights, inputs):
         """Places the variables on the device."""
         self._task, self._images = task, inputs["images"]
-        config, devices = ConfigDict(task["config"]), Devices(1)
+        config = ConfigDict(task["config"])
+        devices = Devices(1, config.train.keep_memory)
         net = _network(task, config)
         variables = placed(weights, _shapes(net, config.data), torch_weights.PUBLISHED)
         self._variables = devices.replicate(variables)

@@ -31,7 +31,7 @@ from jax import lax
 
 from vireid_jax.models import forms, winograd
 
-_ENOUGH = 4e6  # products of a tap, from which on Winograd's form is worth its compilation
+_ENOUGH = 2.5e6  # products of a tap, from which on Winograd's form is worth its compilation
 _NHWC = "NHWC", "HWIO", "NHWC"
 _MANY_TAPS = 9  # more patches would cost more memory traffic than they save
 

@@ -2,7 +2,9 @@
 
 import atexit
 import contextlib
+import ctypes
 import os
+import platform
 import sys
 from functools import partial
 
@@ -19,6 +21,10 @@ AXIS = "devices"
 # and in jaxlib 0.10.2 it has summed wrongly (jax-ml/jax#39103) and crashed (#39257, #40412).
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 _CPU_FLAGS = " ".join(f"--{name}={value}" for name, value in _CPU_OPTIONS.items())
+
+# What is larger glibc gets from the system each time, and returns it when it is free.
+_LARGEST = 32 << 20  # bytes, of M_MMAP_THRESHOLD
+_PIECE = 30_000_000  # bytes of intermediate results that are allocated together
 
 
 @contextlib.contextmanager
@@ -69,10 +75,21 @@ class Devices:
     each process and in it one for each of its devices.
     """
 
-    def __init__(self, count: int | None = None):
-        """See the class."""
+    def __init__(self, count: int | None = None, keep_memory: bool = False):
+        """See the class.
+
+        Args:
+          count: how many; None for all.
+          keep_memory: on CPUs under glibc, the process does not return the memory of intermediate
+            results to the system behind each call, which would have to clear it for the next. It
+            keeps whatever else it frees as well, and those above 30 MB share no memory.
+        """
         self.all = jax.devices()[:count]
         self._own = jax.local_devices()[:count]
+        self._options = dict(_CPU_OPTIONS) if self.all[0].platform == "cpu" else {}
+        if keep_memory and self._options and platform.libc_ver()[0] == "glibc":
+            self._options["xla_multiheap_size_constraint_per_heap"] = _PIECE
+            _keep_memory()
 
     def __len__(self) -> int:
         return len(self.all)
@@ -208,12 +225,21 @@ class Devices:
         return program
 
     def _compile(self, mapped, *arguments):
-        options = _CPU_OPTIONS if self.all[0].platform == "cpu" else None
-        return mapped.lower(*arguments).compile(compiler_options=options)
+        return mapped.lower(*arguments).compile(compiler_options=self._options)
 
     def split(self, rows):
         """Arrays of this process's rows [n, ...] by device, [devices, n / devices, ...]."""
         return jax.tree.map(lambda x: x.reshape(self.here, -1, *x.shape[1:]), rows)
+
+
+def _keep_memory():
+    glibc = ctypes.CDLL(None)
+    for parameter, value in (
+        (-3, _LARGEST),  # M_MMAP_THRESHOLD
+        (-2, 2 * _LARGEST),  # M_TOP_PAD: what it gets from the system at a time
+        (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: what has to be free before it returns any
+    ):
+        glibc.mallopt(parameter, value)
 
 
 def _joined(results):

@@ -66,7 +66,7 @@ class Experiment:
         _check(config)
         joints = max(heatmaps.channels(config.data.heatmaps), 1)
         self._needs_heatmaps = network.architecture(config.model).NEEDS_HEATMAPS
-        self.devices = Devices()
+        self.devices = Devices(keep_memory=config.train.keep_memory)
         with self.devices.first_process_first():
             self.train_set = self._images("train")
             self.test_set = self._images("test")

@@ -23,6 +23,7 @@ BOOKKEEPING = {
     "config.data.dir",
     "config.data.source",
     "config.train.remat",
+    "config.train.keep_memory",
     "config.train.log_every",
     "config.train.checkpoint_every",
     "config.train.eval_every",
