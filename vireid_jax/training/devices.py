@@ -22,8 +22,8 @@ AXIS = "devices"
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 _CPU_FLAGS = " ".join(f"--{name}={value}" for name, value in _CPU_OPTIONS.items())
 
-# What is larger glibc gets from the system each time, and returns it when it is free.
-_LARGEST = 32 << 20  # bytes, of M_MMAP_THRESHOLD
+# What is larger than this glibc gets from the system each time, and returns once it is free.
+_THRESHOLD = 32 << 20  # bytes, the most that all versions take
 _PIECE = 30_000_000  # bytes of intermediate results that are allocated together
 
 
@@ -80,14 +80,16 @@ class Devices:
 
         Args:
           count: how many; None for all.
-          keep_memory: on CPUs under glibc, the process does not return the memory of intermediate
-            results to the system behind each call, which would have to clear it for the next. It
-            keeps whatever else it frees as well, and those above 30 MB share no memory.
+          keep_memory: for one process on CPUs, under glibc: it does not return the memory of
+            intermediate results to the system after each call, which would have to clear it for the
+            next. From then on this process keeps whatever it frees, against any settings of glibc.
+            Intermediate arrays above 30 MB share no memory.
         """
         self.all = jax.devices()[:count]
         self._own = jax.local_devices()[:count]
-        self._options = dict(_CPU_OPTIONS) if self.all[0].platform == "cpu" else {}
-        if keep_memory and self._options and platform.libc_ver()[0] == "glibc":
+        self._compiled_ahead = self.all[0].platform == "cpu" and self.processes == 1
+        self._options = dict(_CPU_OPTIONS) if self._compiled_ahead else {}
+        if keep_memory and self._compiled_ahead and platform.libc_ver()[0] == "glibc":
             self._options["xla_multiheap_size_constraint_per_heap"] = _PIECE
             _keep_memory()
 
@@ -213,7 +215,7 @@ class Devices:
         Compiled ahead, a mapped function takes arrays of all processes only: several have
         `_CPU_FLAGS` instead.
         """
-        if self.all[0].platform != "cpu" or self.processes > 1:
+        if not self._compiled_ahead:
             return mapped
         compiled = None
 
@@ -233,11 +235,12 @@ class Devices:
 
 
 def _keep_memory():
+    """`_PIECE` comes from heaps that threads have of glibc, and stays in them."""
     glibc = ctypes.CDLL(None)
     for parameter, value in (
-        (-3, _LARGEST),  # M_MMAP_THRESHOLD
-        (-2, 2 * _LARGEST),  # M_TOP_PAD: what it gets from the system at a time
-        (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: what has to be free before it returns any
+        (-3, _THRESHOLD),  # M_MMAP_THRESHOLD
+        (-2, 2 * _THRESHOLD),  # M_TOP_PAD: free memory at the end of a heap, as much as all of it
+        (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: what has to be free before any is returned
     ):
         glibc.mallopt(parameter, value)
 
