@@ -45,6 +45,7 @@ COMPILE = flags.DEFINE_bool(
 EAGER = flags.DEFINE_bool("eager", True, "Also time PyTorch uncompiled where it is timed compiled.")
 IDENTITIES = flags.DEFINE_integer("identities", None, "D of a training batch, if not the preset's.")
 BATCH = flags.DEFINE_integer("batch", None, "Images at a time in embed and extract, likewise.")
+KEEP_MEMORY = flags.DEFINE_bool("keep_memory", False, "Ours with config.train.keep_memory.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Of each side.", lower_bound=1)
 TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "Interpreter with PyTorch.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file for all figures.")
@@ -212,6 +213,7 @@ def main():
         sizes.config.batch.identities = IDENTITIES.value
     if BATCH.value:
         sizes = dataclasses.replace(sizes, batch=BATCH.value)
+    sizes.config.train.keep_memory = KEEP_MEMORY.value
     ceilings = {}
     if set(MODES.value) & set(WITH_NETWORK):
         ceilings = {
@@ -224,6 +226,7 @@ def main():
         "machine": machine(),
         "preset": PRESET.value,
         "device": DEVICE.value,
+        "keep_memory": KEEP_MEMORY.value,
         "dtype": dtype(),
         "ceilings": ceilings,
         "modes": {},
