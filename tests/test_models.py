@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import default, regdb, synthetic
-from vireid_jax.models import network, part_heads, refinement
+from vireid_jax.models import gpu_convolution, network, part_heads, refinement, upsampling
 from vireid_jax.models.backbones import resnet
 from vireid_jax.models.layers import BatchNorm, ConvBlock, Layers
 from vireid_jax.types import UserError
@@ -146,6 +146,44 @@ def test_refinement_keeps_odd_sizes(size):
     )
     assert features.shape == (2, *size, 6)
     assert heatmap.shape == (2, *size, 2)
+
+
+@pytest.mark.parametrize("size", [(2, 3), (1, 1), (9, 4)])
+def test_doubling_is_bilinear_in_value_and_gradient(size):
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, *size, 3)), rng.normal(size=(2, 2 * size[0], 2 * size[1], 3))
+    with jax.enable_x64(True):
+        y, backward = jax.vjp(upsampling.doubled, x)
+        expected, expected_backward = jax.vjp(
+            lambda x: jax.image.resize(x, dy.shape, "bilinear"), x
+        )
+        np.testing.assert_allclose(y, expected, 1e-12, 1e-12)
+        np.testing.assert_allclose(backward(dy)[0], expected_backward(dy)[0], 1e-12, 1e-12)
+
+
+def test_the_forms_for_a_gpu_have_the_same_losses_and_gradients(small, monkeypatch):
+    net, variables, rgb, ir = small
+    monkeypatch.setattr(gpu_convolution, "_TILE", 8)
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda x: x.astype(float), variables["params"])
+
+        def gradient(backend, convolve):
+            monkeypatch.setattr(jax, "default_backend", lambda: backend)
+            own = net.clone(dtype=jnp.float64, conv_general_dilated=convolve)
+
+            def loss(params):
+                given = variables | {"params": params}
+                y, _ = own.apply(given, rgb, ir, train=True, mutable=["batch_stats"])
+                return sum(jnp.sin(x).sum() for x in (y.f_ALL, y.heatmap, y.teacher_logits))
+
+            return jax.jit(jax.value_and_grad(loss))(params)
+
+        found = gradient("gpu", gpu_convolution.in_other_words)
+        expected = gradient("cpu", None)
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(expected[1]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-8, 1e-10 * largest), found, expected
+    )
 
 
 def test_remat_gives_the_same_gradients_and_statistics():

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ def test_filling_up_a_batch_never_changes_a_feature(experiment):
 @pytest.mark.parametrize(
     "convolve", [cpu_convolution.conv_general_dilated, gpu_convolution.in_other_words]
 )
-@pytest.mark.parametrize("size", [(6, 4), (7, 5)])
+@pytest.mark.parametrize("size", [(6, 4), (7, 5), (8, 4)])
 @pytest.mark.parametrize(
     ("kernel", "options"),
     [
@@ -228,10 +229,38 @@ def test_filling_up_a_batch_never_changes_a_feature(experiment):
 def test_convolution_equals_the_original_in_value_and_gradient(kernel, options, size, convolve):
     rng, pad = np.random.default_rng(0), kernel // 2
     options = {"window_strides": (1, 1), "padding": ((pad, pad), (pad, pad))} | options
+    channels = (1, 3) if "feature_group_count" in options else (3, 5)
+    x, w = rng.normal(size=(2, *size, 3)), rng.normal(size=(kernel, kernel, *channels))
+    check_convolution(convolve, x, w, options)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("channels", [(9, 10), (16, 1), (5, 3)])
+def test_features_beyond_a_tile_are_computed_apart(channels, strides, monkeypatch):
+    monkeypatch.setattr(gpu_convolution, "_TILE", 8)
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(2, 6, 5, channels[0])), rng.normal(size=(3, 3, *channels))
+    options = {"window_strides": strides, "padding": ((1, 1), (1, 1))}
+    check_convolution(gpu_convolution.in_other_words, x, w, options)
     options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+    forward = jax.make_jaxpr(partial(gpu_convolution.in_other_words, **options))(x, w)
+    features = [e.outvars[0].aval.shape[-1] for e in equations(forward.jaxpr, "conv_general")]
+    assert features == [8] * (channels[1] > 8)
+
+
+def equations(jaxpr, name):
+    """Those of a primitive whose name begins like this, inner ones too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith(name):
+            yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations(inner, name)
+
+
+def check_convolution(convolve, x, w, options):
+    """Value and gradients equal those of XLA's convolution."""
+    options = options | {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     with jax.enable_x64(True):
-        channels = (1, 3) if "feature_group_count" in options else (3, 5)
-        x, w = rng.normal(size=(2, *size, 3)), rng.normal(size=(kernel, kernel, *channels))
 
         def value_and_gradient(convolve):
             def loss(x, w):

@@ -10,7 +10,7 @@ from parity.check import Check, array, layers, nchw, nhwc, norm
 from vireid_jax.interop import torch_weights
 from vireid_jax.losses import distillation, hetero_center, identity, pose
 from vireid_jax.models import part_heads
-from vireid_jax.models.refinement import upsample
+from vireid_jax.models.upsampling import upsample
 from vireid_jax.types import Targets
 
 

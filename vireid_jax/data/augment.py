@@ -73,7 +73,8 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, re
 
 
 def _crop(key, image, heatmap, pad):
-    y, x = jax.random.randint(key, (2,), 0, 2 * pad + 1)
+    # Or a GPU draws these again for every pixel, where it makes them a part of what follows.
+    y, x = jax.lax.optimization_barrier(jax.random.randint(key, (2,), 0, 2 * pad + 1))
     padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     image = jax.lax.dynamic_slice(padded, (y, x, 0), image.shape)
     if heatmap is not None:

@@ -100,17 +100,64 @@ def strided(x, kernel, padding):
     return x.reshape(*x.shape[:3], -1), kernel.reshape(*taps, 4 * channels, -1)
 
 
-def transposed(x, kernel):
-    """A transposed convolution to twice the size (see `TRANSPOSED`) as a matrix product.
+def by_blocks(x, kernel):
+    """An unpadded convolution as one whose every pixel is a block of 2x2 of the other's.
 
-    Pixel 2 i + p of the output meets pixel i + o of the input under tap 2 o + 1 - p.
+    With t = 2 u + q - p,
+
+      y[2 i + p] = sum_t x[2 i + p + t] W[t] = sum_{u, q} x[2 (i + u) + q] W[2 u + q - p]
+
+    Sizes of y are even.
+
+    Returns:
+      The x [batch, cells, cells, 4 channels] and kernel of that one; `joined_cells` of its values
+      are y.
     """
     batch, height, width, channels = x.shape
+    cells = [-(-n // 2) for n in (height, width)]
+    grow = [(0, 2 * c - n) for c, n in zip(cells, (height, width), strict=True)]
+    x = jnp.pad(x, [(0, 0), *grow, (0, 0)])
+    x = x.reshape(batch, cells[0], 2, cells[1], 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    taps = [-(-(k + 1) // 2) for k in kernel.shape[:2]]
+    moved = [
+        jnp.pad(
+            kernel,
+            [
+                *((p, 2 * t - k - p) for p, t, k in zip(at, taps, kernel.shape, strict=False)),
+                (0, 0),
+                (0, 0),
+            ],
+        )
+        for at in ((0, 0), (0, 1), (1, 0), (1, 1))
+    ]
+    kernel = jnp.stack(moved, -2).reshape(taps[0], 2, taps[1], 2, channels, -1)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(*taps, 4 * channels, -1)
+    return x.reshape(*x.shape[:3], -1), kernel
+
+
+def transposed(x, kernel):
+    """A transposed convolution to twice the size (see `TRANSPOSED`) as a matrix product."""
+    height, width = x.shape[1:3]
+    x, kernel = by_cells(x, kernel)
+    near = [x[:, a : a + height, b : b + width] for a in (0, 1) for b in (0, 1)]
+    return joined_cells(jnp.concatenate(near, -1) @ kernel.reshape(-1, kernel.shape[-1]))
+
+
+def by_cells(x, kernel):
+    """A transposed convolution (see `TRANSPOSED`) as an unpadded one, 2x2 pixels at once.
+
+    Pixel 2 i + p of the output y meets pixel i + o of the input under tap 2 o + 1 - p.
+
+    Returns:
+      The x and kernel [2, 2, C, 4 features] of that one; `joined_cells` of its values are y.
+    """
     taps = jnp.array([1, 0, 3, 2])  # (o, p) in order; there is no tap 3
     kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps][:, taps]
-    kernel = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 4, 1, 3, 5)
+    kernel = kernel.reshape(2, 2, 2, 2, x.shape[-1], -1).transpose(0, 2, 4, 1, 3, 5)
     x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
-    near = [x[:, a : a + height, b : b + width] for a in (0, 1) for b in (0, 1)]
-    rows = jnp.concatenate(near, -1).reshape(-1, 4 * channels)
-    y = (rows @ kernel.reshape(4 * channels, -1)).reshape(batch, height, width, 2, 2, -1)
-    return y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, -1)
+    return x, kernel.reshape(2, 2, x.shape[-1], -1)
+
+
+def joined_cells(y):
+    """y [B, h, w, 4 C] of cells of 2x2 pixels -> [B, 2 h, 2 w, C]."""
+    return joined(y.reshape(*y.shape[:3], 2, 2, -1).transpose(0, 1, 3, 2, 4, 5))

@@ -3,10 +3,19 @@
 - Tensor cores take eight channels at a time. XLA leaves other counts to cuDNN, which copies images,
   kernels and results to padded ones and back. Zero channels that are part of the program are
   written by what computes the image anyway.
-- 7x7 taps at stride 2 of three channels are 4x4 at stride 1 of twelve (`forms.strided`).
+- Features come in tiles of 128, and one more than a whole number of them costs a tile. The last
+  few of 129 or 258 are matrix products of every pixel with all taps, whose results are added.
+- 7x7 taps at stride 2 of three channels are 4x4 at stride 1 of twelve (`forms.strided`), and those
+  are 3x3 of 48, four pixels at once (`forms.by_blocks`), whose four times as many features fill a
+  tile.
+- XLA has a transposed convolution multiply with zeros. Here it is one of 2x2 taps, four pixels at
+  once (`forms.by_cells`).
 - XLA has cuDNN's kernel gradients for plain convolutions alone. That of a dilated one is here the
   gradient of one without dilation over the images of every d-th pixel (`forms.phases`), that of a
-  transposed one the gradient of a matrix product (`forms.transposed`).
+  transposed one the gradient of a matrix product (`forms.transposed`), which is quicker for 1x1
+  taps too.
+- cuDNN's kernels and their gradients lie in memory with the features first. XLA would compute the
+  optimiser's update in that order, transposing parameters and momentum, not the gradient alone.
 
 Like `cpu_convolution.py`, it replaces `jax.lax.conv_general_dilated` in Flax's layers.
 """
@@ -16,11 +25,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from vireid_jax.models import forms
 
 _TOGETHER = 8  # channels
 _COLOURS = 3
+_TILE = 128  # features that one program of cuDNN's computes at a time, or more
+_FEW = 4  # features beyond these
+_NHWC = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC"))
+_ALIKE = forms.Form((3, 3)), forms.Form((3, 3), (2, 2))
+_STEM = forms.Form((7, 7), (2, 2), ((3, 3), (3, 3)))
 
 
 def conv_general_dilated(x, kernel, window_strides, padding, **options):
@@ -37,23 +52,98 @@ def in_other_words(x, kernel, window_strides, padding, **options):
     )
     if options.get("feature_group_count", 1) > 1:
         return plain(x, kernel)
+    few = kernel.shape[-1] % _TILE
+    if form in _ALIKE and 0 < few <= _FEW:
+        return _in_two(form.strides, few, plain, x, kernel)
     if form == forms.TRANSPOSED:
-        return _with_gradient_of(forms.transposed, plain)(x, kernel)
-    if form == forms.Form(form.kernel, (2, 2), form.padding) and x.shape[-1] == _COLOURS:
-        x, kernel = forms.strided(x, kernel, padding)
-        plain = partial(plain, window_strides=(1, 1), padding="VALID")
-    elif form.dilation != (1, 1) and form.splits(x):
+        return _with_gradient_of(forms.transposed, plain, _by_cells)(x, kernel)
+    if form == _STEM and x.shape[3] == _COLOURS and not any(n % 4 for n in x.shape[1:3]):
+        return _joined(_aligned(_unpadded, *forms.by_blocks(*forms.strided(x, kernel, padding))))
+    if form.dilation != (1, 1) and form.splits(x):
         plain = _with_gradient_of(partial(_by_phases, form, options), plain)
-    return _aligned(plain, x, kernel)
+    elif form.kernel == (1, 1):
+        plain = _with_gradient_of(partial(_product, form.strides), plain)
+    return _aligned(plain, x, _row_major_gradient(kernel))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _in_two(strides, few, plain, x, kernel):
+    """The last `few` features by themselves: with them cuDNN would compute a tile more."""
+    x, kernel = _whole_multiple(x, 3), _whole_multiple(kernel, 2)
+    y = _summed(strides, _products(x, _by_taps(kernel[..., -few:])))
+    parts = [y.astype(x.dtype)]
+    if few < kernel.shape[-1]:
+        parts.insert(0, plain(x, kernel[..., :-few]))
+    return jnp.concatenate(parts, -1)
+
+
+def _in_two_forward(strides, few, plain, x, kernel):
+    return _in_two(strides, few, plain, x, kernel), (x, kernel)
+
+
+def _in_two_backward(strides, few, plain, kept, dy):
+    x, kernel = kept
+    if strides == (1, 1):
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        dx = in_other_words(dy, turned, strides, _ALIKE[0].padding, dimension_numbers=_NHWC)
+    else:
+        dx = jax.vjp(lambda x: _aligned(plain, x, kernel), x)[1](dy)[0]
+    products = jax.ShapeDtypeStruct((*x.shape[:3], 9 * few), dy.dtype)
+    dy_few = jax.linear_transpose(partial(_summed, strides), products)(dy[..., -few:])[0]
+    rows = lax.optimization_barrier(_whole_multiple(x, 3))
+    rows = rows.reshape(-1, rows.shape[3])
+    dtaps = _products(rows.T, dy_few.reshape(-1, 9 * few))[: x.shape[3]]
+    dkernel = [dtaps.reshape(-1, 3, 3, few).transpose(1, 2, 0, 3).astype(kernel.dtype)]
+    if few < kernel.shape[-1]:
+        others = kernel[..., :-few]
+        dkernel.insert(0, jax.vjp(lambda k: _aligned(plain, x, k), others)[1](dy[..., :-few])[0])
+    return dx, jnp.concatenate(dkernel, -1)
+
+
+_in_two.defvjp(_in_two_forward, _in_two_backward)
+
+
+def _by_taps(kernel):
+    """A 3x3 kernel as the matrix whose products with a pixel `_summed` wants."""
+    return kernel.transpose(2, 0, 1, 3).reshape(kernel.shape[2], -1)
+
+
+def _products(x, matrix):
+    """x @ matrix, summed and returned in float32 at least."""
+    precise = jnp.promote_types(jnp.float32, x.dtype)
+    y = jnp.dot(x, _whole_multiple(matrix, 1), preferred_element_type=precise)
+    return y[..., : matrix.shape[1]]
+
+
+def _summed(strides, y):
+    """A 3x3 convolution, of the products of every pixel with every tap [B, H, W, 9 features]."""
+    height, width = y.shape[1:3]
+    y = jnp.pad(y.reshape(*y.shape[:3], 3, 3, -1), [(0, 0), (1, 1), (1, 1), *3 * [(0, 0)]])
+    rows, columns = strides
+    return sum(
+        y[:, i : i + height : rows, j : j + width : columns, i, j]
+        for i in range(3)
+        for j in range(3)
+    )
+
+
+def _product(strides, x, kernel):
+    """A convolution by 1x1 as a matrix product."""
+    x = lax.optimization_barrier(x)  # XLA of JAX 0.11 fails where it makes what x is a part of this
+    return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
 
 
 def _aligned(convolve, x, kernel):
     """`convolve`, with zero channels up to whole multiples of what is computed together."""
-    *_, channels, features = kernel.shape
-    more, further = [(0, -n % _TOGETHER) for n in (channels, features)]
-    none = (0, 0)
-    x = jnp.pad(x, (none, none, none, more))
-    return convolve(x, jnp.pad(kernel, (none, none, more, further)))[..., :features]
+    features = kernel.shape[-1]
+    kernel = _whole_multiple(_whole_multiple(kernel, 2), 3)
+    return convolve(_whole_multiple(x, 3), kernel)[..., :features]
+
+
+def _whole_multiple(x, axis):
+    """`x` with zeros up to a whole multiple of `_TOGETHER`."""
+    grow = [(0, -n % _TOGETHER if i == axis else 0) for i, n in enumerate(x.shape)]
+    return jnp.pad(x, grow)
 
 
 def _by_phases(form, options, x, kernel):
@@ -63,12 +153,26 @@ def _by_phases(form, options, x, kernel):
     return forms.whole(lax.conv_general_dilated(x, kernel, (1, 1), around, **plain), d)
 
 
-def _with_gradient_of(other, convolve):
-    """`convolve`, whose kernel gets the gradient of `other`, which has the same values."""
+def _by_cells(x, kernel):
+    return _joined(_unpadded(*forms.by_cells(x, kernel)))
+
+
+def _joined(y):
+    """`forms.joined_cells`, behind which XLA adds a bias, not in front as an array of that size."""
+    return forms.joined_cells(lax.optimization_barrier(y))
+
+
+def _unpadded(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
+
+
+def _with_gradient_of(other, convolve, values=None):
+    """`convolve`, whose kernel gets the gradient of `other`; all have the same `values`."""
+    values = values or convolve
 
     @jax.custom_vjp
     def run(x, kernel):
-        return convolve(x, kernel)
+        return values(x, kernel)
 
     def backward(kept, dy):
         x, kernel = kept
@@ -76,5 +180,18 @@ def _with_gradient_of(other, convolve):
         (dkernel,) = jax.vjp(lambda kernel: other(x, kernel), kernel)[1](dy)
         return dx, dkernel
 
-    run.defvjp(lambda x, kernel: (convolve(x, kernel), (x, kernel)), backward)
+    run.defvjp(lambda x, kernel: (values(x, kernel), (x, kernel)), backward)
     return run
+
+
+@jax.custom_vjp
+def _row_major_gradient(kernel):
+    """`kernel`, whose gradient lies in memory as it does."""
+    return kernel
+
+
+def _laid_out(_, gradient):
+    return (with_layout_constraint(gradient, Layout(range(gradient.ndim))),)
+
+
+_row_major_gradient.defvjp(lambda kernel: (kernel, None), _laid_out)

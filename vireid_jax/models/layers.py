@@ -141,6 +141,21 @@ def _batch_normalised_backward(epsilon, axis_name, kept, gradients):
 _batch_normalised.defvjp(_batch_normalised_forward, _batch_normalised_backward)
 
 
+def gradient_at_once(x):
+    """`x`; on a GPU its gradient is computed once, and not again in all that XLA fuses it into."""
+    return _gradient_at_once(x) if jax.default_backend() == "gpu" else x
+
+
+@jax.custom_vjp
+def _gradient_at_once(x):
+    return x
+
+
+_gradient_at_once.defvjp(
+    lambda x: (x, None), lambda _, gradient: (jax.lax.optimization_barrier(gradient),)
+)
+
+
 def at_least_float32(x):
     """`x`, in float32 if it was in half precision."""
     return x.astype(jnp.promote_types(jnp.float32, x.dtype))

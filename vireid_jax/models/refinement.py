@@ -3,10 +3,10 @@
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from vireid_jax.models.layers import ConvBlock, Layers
+from vireid_jax.models.upsampling import upsample
 
 
 class UBlock(nn.Module):
@@ -67,8 +67,3 @@ class RefinementStage(nn.Module):
             x = layers.block(RefineBlock)(layers, self.features, name=f"refine{i}")(x)
         y = nn.relu(layers.conv(self.features, 1, bias=True, name="heatmap_0")(x))
         return x, layers.conv(self.heatmaps, 1, bias=True, name="heatmap_1")(y)
-
-
-def upsample(x, like):
-    """Bilinear with half-pixel centres (PyTorch's align_corners=False)."""
-    return jax.image.resize(x, (*like.shape[:3], x.shape[-1]), "bilinear").astype(x.dtype)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vireid_jax.models.layers import Layers, kaiming
+from vireid_jax.models.layers import Layers, gradient_at_once, kaiming
 
 EXPANSION = 4
 STAGES = 4
@@ -90,6 +90,7 @@ def _max_pool(x):
     XLA's gradient of its own pooling scatters, which takes a CPU ten times as long.
     """
     for axis in (1, 2):
+        x = gradient_at_once(x) if axis == 2 else x
         size, edge = x.shape[axis], [(0, 0)] * 4
         edge[axis] = (1, 0)
         x = jnp.pad(x, edge, constant_values=-jnp.inf)

@@ -1,0 +1,52 @@
+"""Bilinear upsampling with half-pixel centres, as each backend computes it fastest."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from vireid_jax.models.layers import at_least_float32, gradient_at_once
+
+
+def upsample(x: jax.Array, like: jax.Array) -> jax.Array:
+    """x [B, h, w, C] at the size of `like` [B, H, W, .] (PyTorch's align_corners=False).
+
+    `jax.image.resize` multiplies with matrices of weights, which suits CPUs and TPUs. A GPU would
+    transpose x for each of them, and can make sums of neighbours a part of what follows.
+    """
+    size = like.shape[1:3]
+    if jax.default_backend() == "gpu" and size == (2 * x.shape[1], 2 * x.shape[2]):
+        return doubled(x)
+    return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear").astype(x.dtype)
+
+
+def doubled(x: jax.Array) -> jax.Array:
+    """x [B, h, w, C] at twice the size, as sums of neighbours."""
+    y = gradient_at_once(_doubled(at_least_float32(x), 1).astype(x.dtype))
+    return _doubled(at_least_float32(y), 2).astype(x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _doubled(x, axis):
+    """Of a pixel come two: three quarters of it and one of the neighbour at that side."""
+    at = _along(axis)
+    before = jnp.concatenate([x[at(0, 1)], x[at(0, -1)]], axis)
+    after = jnp.concatenate([x[at(1, None)], x[at(-1, None)]], axis)
+    y = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+    return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+
+
+def _doubled_backward(axis, _, dy):
+    at = _along(axis)
+    first, second = dy[at(0, None, 2)], dy[at(1, None, 2)]
+    before = jnp.concatenate([first[at(0, 1)], second[at(0, -1)]], axis)
+    after = jnp.concatenate([first[at(1, None)], second[at(-1, None)]], axis)
+    return (0.75 * (first + second) + 0.25 * (before + after),)
+
+
+_doubled.defvjp(lambda x, axis: (_doubled(x, axis), None), _doubled_backward)
+
+
+def _along(axis):
+    """Slices of one axis."""
+    return lambda *limits: (*[slice(None)] * axis, slice(*limits))
