@@ -100,21 +100,21 @@ class Embed:
             for modality in Modality
         }
 
-    def _run(self, modality):
+    def _run(self, modality, images):
         embed = partial(self._embed[modality], self._variables)
-        return in_batches(self._task, embed, self._images)
+        return in_batches(self._task, embed, images)
 
     def check(self):
-        """Of both modalities."""
+        """Of one batch, of both modalities."""
         return {
             f"outputs/{name}, {modality.name.lower()}": x
             for modality in Modality
-            for name, x in self._run(modality).items()
+            for name, x in self._run(modality, self._images[: self._task["batch"]]).items()
         }
 
     def round(self):
         """Of visible images."""
-        return self._run(Modality.VISIBLE)
+        return self._run(Modality.VISIBLE, self._images)
 
 
 class Extract:
@@ -133,13 +133,17 @@ class Extract:
             lambda v, x: {"maps": net.apply(v, pose_step.normalise(x))[-1]}
         )
 
+    def _run(self, images):
+        return in_batches(self._task, partial(self._predict, self._variables), images)
+
     def check(self):
-        """All maps."""
-        return {f"outputs/{name}": x for name, x in self.round().items()}
+        """Maps of one batch."""
+        found = self._run(self._images[: self._task["batch"]])
+        return {f"outputs/{name}": x for name, x in found.items()}
 
     def round(self):
         """All maps."""
-        return in_batches(self._task, partial(self._predict, self._variables), self._images)
+        return self._run(self._images)
 
 
 class Evaluate:

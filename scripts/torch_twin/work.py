@@ -128,11 +128,15 @@ class Inference(Work):
                 found.append(function(batch.to(self.device, non_blocking=True)))
         return {name: torch.cat([x[name] for x in found]).cpu() for name in found[0]}
 
-    def counted_run(self, function):
-        """The results of all images and the amounts of a round."""
-        found, operations, written = self.counted(lambda: self.run(function, self.images))
+    def one_batch(self, function):
+        """The results of one batch, for `check`."""
+        return self.run(function, self.images[: self.task["batch"]])
+
+    def counted_batch(self, function):
+        """The same, and the amounts of a round."""
+        found, operations, written = self.counted(lambda: self.one_batch(function))
         batches = len(self.images) // self.task["batch"]
-        return found, self.amounts(operations, 2 * written, batches)
+        return found, self.amounts(batches * operations, 2 * batches * written, batches)
 
 
 class Embed(Inference):
@@ -153,8 +157,8 @@ class Embed(Inference):
         return network
 
     def check(self):
-        visible, amounts = self.counted_run(self.visible)
-        infrared = self.run(self.infrared, self.images)
+        visible, amounts = self.counted_batch(self.visible)
+        infrared = self.one_batch(self.infrared)
         found = {f"outputs/{name}, visible": x for name, x in visible.items()}
         found |= {f"outputs/{name}, infrared": x for name, x in infrared.items()}
         return found, amounts
@@ -179,7 +183,7 @@ class Extract(Inference):
         return network
 
     def check(self):
-        found, amounts = self.counted_run(self.maps)
+        found, amounts = self.counted_batch(self.maps)
         return {f"outputs/{name}": x for name, x in found.items()}, amounts
 
     def round(self):
