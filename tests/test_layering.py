@@ -1,6 +1,8 @@
 """Imports between the rooms run one way."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "vireid_jax"
@@ -57,3 +59,9 @@ def test_the_package_imports_neither_torch_nor_tensorflow():
             if isinstance(node, ast.ImportFrom):
                 names = [node.module]
             assert not {name.split(".")[0] for name in names} & {"torch", "tensorflow"}, file
+
+
+def test_training_starts_without_what_only_its_end_needs():
+    code = "import sys, vireid_jax.training.train; print('sklearn' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"

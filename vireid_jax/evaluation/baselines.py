@@ -2,8 +2,6 @@
 
 import numpy as np
 from skimage.feature import hog as skimage_hog
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from tqdm import tqdm
 
 from vireid_jax.evaluation.protocols import evaluate
@@ -149,6 +147,10 @@ def lda(train_features, train_pid, test_features, components: int = 200) -> np.n
     Returns:
       float32 [n, at most components], unit length: the dot product is the cosine.
     """
+    # Here, because the first training step would have to wait a second for them.
+    from sklearn.decomposition import PCA
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     pca = PCA(min(components, *train_features.shape), svd_solver="covariance_eigh")
     discriminants = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1)
     discriminants.fit(pca.fit_transform(train_features), train_pid)
