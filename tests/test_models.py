@@ -264,7 +264,7 @@ def test_at_test_time_a_convolution_and_its_norm_are_one(kind, dtype, tolerance)
     assert not re.search(rf"\[{images}\] = mul", program)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "another"])
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "another"])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_batchnorm_has_the_gradients_of_its_definition(monkeypatch, backend, devices):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
