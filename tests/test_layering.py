@@ -61,7 +61,8 @@ def test_the_package_imports_neither_torch_nor_tensorflow():
             assert not {name.split(".")[0] for name in names} & {"torch", "tensorflow"}, file
 
 
-def test_training_starts_without_what_only_its_end_needs():
+def test_training_starts_without_scikit_learn():
     code = "import sys, vireid_jax.training.train; print('sklearn' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    options = {"capture_output": True, "text": True, "check": True, "cwd": PACKAGE.parent}
+    run = subprocess.run([sys.executable, "-c", code], **options)
     assert run.stdout == "False\n"

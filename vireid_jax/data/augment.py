@@ -73,7 +73,7 @@ def augment(keys, images, heatmaps, *, crop_pad, flip, erase, erase_heatmaps, re
 
 
 def _crop(key, image, heatmap, pad):
-    # Or a GPU draws these again for every pixel, where it makes them a part of what follows.
+    # Without the barrier the draw is a part of what follows, and a GPU repeats it for each pixel.
     y, x = jax.lax.optimization_barrier(jax.random.randint(key, (2,), 0, 2 * pad + 1))
     padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     image = jax.lax.dynamic_slice(padded, (y, x, 0), image.shape)

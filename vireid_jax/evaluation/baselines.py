@@ -147,7 +147,7 @@ def lda(train_features, train_pid, test_features, components: int = 200) -> np.n
     Returns:
       float32 [n, at most components], unit length: the dot product is the cosine.
     """
-    # Here, because the first training step would have to wait a second for them.
+    # Imported here: slow to load, and training's first step does not need them.
     from sklearn.decomposition import PCA
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 

@@ -17,10 +17,7 @@ def channel_sums(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.concatenate([jnp.ones((1, len(a)), a.dtype) @ a for a in rows])
     axes = tuple(range(x.ndim - 1))
     if jax.default_backend() == "gpu":
-        none = (jnp.zeros((), x.dtype),) * 2
-        return jnp.stack(jax.lax.reduce((x, x * y), none, _added, axes))
+        zeros = (jnp.zeros((), x.dtype),) * 2
+        pairs = jax.lax.reduce((x, x * y), zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), axes)
+        return jnp.stack(pairs)
     return jnp.stack([x.sum(axes), (x * y).sum(axes)])
-
-
-def _added(a, b):
-    return tuple(one + other for one, other in zip(a, b, strict=True))

@@ -86,70 +86,65 @@ def strided(x, kernel, padding):
     Returns:
       The x [batch, cells, cells, 4 channels] and kernel of that one.
     """
-    batch, *size, channels = x.shape
+    size = x.shape[1:3]
     taps = [-(-k // 2) for k in kernel.shape[:2]]  # cells
     out = [(n + sum(p) - k) // 2 + 1 for n, p, k in zip(size, padding, kernel.shape, strict=False)]
     cells = [o + t - 1 for o, t in zip(out, taps, strict=True)]
     grow = [(p[0], 2 * c - n - p[0], 0) for n, p, c in zip(size, padding, cells, strict=True)]
     none = (0, 0, 0)
     x = lax.pad(x, jnp.zeros((), x.dtype), (none, *grow, none))
-    x = x.reshape(batch, cells[0], 2, cells[1], 2, channels).transpose(0, 1, 3, 2, 4, 5)
     grow = [(0, 2 * t - k) for t, k in zip(taps, kernel.shape, strict=False)]
-    kernel = jnp.pad(kernel, (*grow, (0, 0), (0, 0)))
-    kernel = kernel.reshape(taps[0], 2, taps[1], 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
-    return x.reshape(*x.shape[:3], -1), kernel.reshape(*taps, 4 * channels, -1)
+    return in_cells(x), _kernel_in_cells(jnp.pad(kernel, (*grow, (0, 0), (0, 0))))
 
 
-def by_blocks(x, kernel):
-    """An unpadded convolution as one whose every pixel is a block of 2x2 of the other's.
+def four_pixels_at_once(x, kernel):
+    """An unpadded convolution as one over cells of 2x2 pixels, with the features of 2x2 pixels.
 
     With t = 2 u + q - p,
 
       y[2 i + p] = sum_t x[2 i + p + t] W[t] = sum_{u, q} x[2 (i + u) + q] W[2 u + q - p]
 
-    Sizes of y are even.
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, l, C, F]; H - k + 1 and W - l + 1, the size of y, are even.
 
     Returns:
-      The x [batch, cells, cells, 4 channels] and kernel of that one; `joined_cells` of its values
-      are y.
+      The x [B, cells, cells, 4 C] and kernel [ceil((k + 1) / 2), ceil((l + 1) / 2), 4 C, 4 F] of
+      that one; `joined_cells` of its values are y.
     """
-    batch, height, width, channels = x.shape
-    cells = [-(-n // 2) for n in (height, width)]
-    grow = [(0, 2 * c - n) for c, n in zip(cells, (height, width), strict=True)]
-    x = jnp.pad(x, [(0, 0), *grow, (0, 0)])
-    x = x.reshape(batch, cells[0], 2, cells[1], 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    taps = [-(-(k + 1) // 2) for k in kernel.shape[:2]]
-    moved = [
-        jnp.pad(
-            kernel,
-            [
-                *((p, 2 * t - k - p) for p, t, k in zip(at, taps, kernel.shape, strict=False)),
-                (0, 0),
-                (0, 0),
-            ],
-        )
-        for at in ((0, 0), (0, 1), (1, 0), (1, 1))
-    ]
-    kernel = jnp.stack(moved, -2).reshape(taps[0], 2, taps[1], 2, channels, -1)
-    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(*taps, 4 * channels, -1)
-    return x.reshape(*x.shape[:3], -1), kernel
+    x = jnp.pad(x, [(0, n % 2 if axis in (1, 2) else 0) for axis, n in enumerate(x.shape)])
+    taps = [n + 1 + (n + 1) % 2 for n in kernel.shape[:2]]  # a whole number of cells
+
+    def moved(p):
+        grow = [(a, n - k - a) for a, n, k in zip(p, taps, kernel.shape, strict=False)]
+        return jnp.pad(kernel, (*grow, (0, 0), (0, 0)))
+
+    kernels = jnp.stack([moved(p) for p in ((0, 0), (0, 1), (1, 0), (1, 1))], -2)
+    return in_cells(x), _kernel_in_cells(kernels.reshape(*kernels.shape[:3], -1))
 
 
 def transposed(x, kernel):
     """A transposed convolution to twice the size (see `TRANSPOSED`) as a matrix product."""
     height, width = x.shape[1:3]
-    x, kernel = by_cells(x, kernel)
+    x, kernel = transposed_by_cells(x, kernel)
     near = [x[:, a : a + height, b : b + width] for a in (0, 1) for b in (0, 1)]
-    return joined_cells(jnp.concatenate(near, -1) @ kernel.reshape(-1, kernel.shape[-1]))
+    kernel = kernel.reshape(-1, kernel.shape[-1])
+    rows = jnp.concatenate(near, -1).reshape(-1, len(kernel))
+    return joined_cells((rows @ kernel).reshape(len(x), height, width, -1))
 
 
-def by_cells(x, kernel):
-    """A transposed convolution (see `TRANSPOSED`) as an unpadded one, 2x2 pixels at once.
+def transposed_by_cells(x, kernel):
+    """A transposed convolution (see `TRANSPOSED`) as an unpadded one to 2x2 pixels at once.
 
     Pixel 2 i + p of the output y meets pixel i + o of the input under tap 2 o + 1 - p.
 
+    Args:
+      x: [B, h, w, C].
+      kernel: [3, 3, C, F].
+
     Returns:
-      The x and kernel [2, 2, C, 4 features] of that one; `joined_cells` of its values are y.
+      The x [B, h + 1, w + 1, C] and kernel [2, 2, C, 4 F] of that one; `joined_cells` of its values
+      are y.
     """
     taps = jnp.array([1, 0, 3, 2])  # (o, p) in order; there is no tap 3
     kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps][:, taps]
@@ -158,6 +153,21 @@ def by_cells(x, kernel):
     return x, kernel.reshape(2, 2, x.shape[-1], -1)
 
 
+def in_cells(x):
+    """x [B, 2 h, 2 w, C] by cells of 2x2 pixels: [B, h, w, 4 C]."""
+    x = split(x, 2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(*x.shape[:3], -1)
+
+
 def joined_cells(y):
-    """y [B, h, w, 4 C] of cells of 2x2 pixels -> [B, 2 h, 2 w, C]."""
+    """Undoes `in_cells`."""
     return joined(y.reshape(*y.shape[:3], 2, 2, -1).transpose(0, 1, 3, 2, 4, 5))
+
+
+def _kernel_in_cells(kernel):
+    """A kernel [2 k, 2 l, C, F] for `in_cells`: [k, l, 4 C, F]."""
+    rows, columns, channels, features = kernel.shape
+    kernel = kernel.reshape(rows // 2, 2, columns // 2, 2, channels, features).transpose(
+        0, 2, 1, 3, 4, 5
+    )
+    return kernel.reshape(rows // 2, columns // 2, 4 * channels, features)

@@ -17,18 +17,24 @@ def upsample(x: jax.Array, like: jax.Array) -> jax.Array:
     size = like.shape[1:3]
     if jax.default_backend() == "gpu" and size == (2 * x.shape[1], 2 * x.shape[2]):
         return doubled(x)
-    return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear").astype(x.dtype)
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear").astype(x.dtype)
 
 
 def doubled(x: jax.Array) -> jax.Array:
-    """x [B, h, w, C] at twice the size, as sums of neighbours."""
+    """x [B, h, w, C] at twice the size, as sums of neighbours: columns behind rows.
+
+    Sums are in float32 at least, and what is between both is in the type of x.
+    """
     y = gradient_at_once(_doubled(at_least_float32(x), 1).astype(x.dtype))
     return _doubled(at_least_float32(y), 2).astype(x.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _doubled(x, axis):
-    """Of a pixel come two: three quarters of it and one of the neighbour at that side."""
+    """Of a pixel come two: three quarters of it and one of the neighbour at that side.
+
+    Its gradient is the same kind of sum; that of slices would be one of padded arrays.
+    """
     at = _along(axis)
     before = jnp.concatenate([x[at(0, 1)], x[at(0, -1)]], axis)
     after = jnp.concatenate([x[at(1, None)], x[at(-1, None)]], axis)

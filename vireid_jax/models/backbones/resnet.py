@@ -90,7 +90,8 @@ def _max_pool(x):
     XLA's gradient of its own pooling scatters, which takes a CPU ten times as long.
     """
     for axis in (1, 2):
-        x = gradient_at_once(x) if axis == 2 else x
+        if axis == 2:
+            x = gradient_at_once(x)  # or a GPU computes it for each tap of the other axis
         size, edge = x.shape[axis], [(0, 0)] * 4
         edge[axis] = (1, 0)
         x = jnp.pad(x, edge, constant_values=-jnp.inf)
