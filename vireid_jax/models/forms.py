@@ -130,7 +130,7 @@ def transposed(x, kernel):
     near = [x[:, a : a + height, b : b + width] for a in (0, 1) for b in (0, 1)]
     kernel = kernel.reshape(-1, kernel.shape[-1])
     rows = jnp.concatenate(near, -1).reshape(-1, len(kernel))
-    return joined_cells((rows @ kernel).reshape(len(x), height, width, -1))
+    return joined_cells((rows @ kernel).reshape(x.shape[0], height, width, -1))
 
 
 def transposed_by_cells(x, kernel):
