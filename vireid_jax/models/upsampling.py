@@ -35,24 +35,22 @@ def _doubled(x, axis):
 
     Its gradient is the same kind of sum; that of slices would be one of padded arrays.
     """
-    at = _along(axis)
-    before = jnp.concatenate([x[at(0, 1)], x[at(0, -1)]], axis)
-    after = jnp.concatenate([x[at(1, None)], x[at(-1, None)]], axis)
+    before, after = _beside(x, x, axis)
     y = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
     return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
 
 def _doubled_backward(axis, _, dy):
-    at = _along(axis)
-    first, second = dy[at(0, None, 2)], dy[at(1, None, 2)]
-    before = jnp.concatenate([first[at(0, 1)], second[at(0, -1)]], axis)
-    after = jnp.concatenate([first[at(1, None)], second[at(-1, None)]], axis)
+    first, second = (jax.lax.slice_in_dim(dy, i, None, 2, axis) for i in (0, 1))
+    before, after = _beside(first, second, axis)
     return (0.75 * (first + second) + 0.25 * (before + after),)
 
 
 _doubled.defvjp(lambda x, axis: (_doubled(x, axis), None), _doubled_backward)
 
 
-def _along(axis):
-    """Slices of one axis."""
-    return lambda *limits: (*[slice(None)] * axis, slice(*limits))
+def _beside(first, second, axis):
+    """What `second` has before each pixel and `first` behind it; at an edge the other, there."""
+    part = partial(jax.lax.slice_in_dim, axis=axis)
+    before = jnp.concatenate([part(first, 0, 1), part(second, 0, -1)], axis)
+    return before, jnp.concatenate([part(first, 1, None), part(second, -1, None)], axis)

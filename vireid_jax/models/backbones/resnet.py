@@ -89,14 +89,14 @@ def _max_pool(x):
 
     XLA's gradient of its own pooling scatters, which takes a CPU ten times as long.
     """
-    for axis in (1, 2):
-        if axis == 2:
-            x = gradient_at_once(x)  # or a GPU computes it for each tap of the other axis
-        size, edge = x.shape[axis], [(0, 0)] * 4
-        edge[axis] = (1, 0)
-        x = jnp.pad(x, edge, constant_values=-jnp.inf)
-        even, odd, last = (
-            jax.lax.slice_in_dim(x, first, first + size - 1, 2, axis) for first in (0, 1, 2)
-        )
-        x = jnp.maximum(jnp.maximum(even, odd), last)
-    return x
+    return _maxima(gradient_at_once(_maxima(x, 1)), 2)
+
+
+def _maxima(x, axis):
+    size, edge = x.shape[axis], [(0, 0)] * 4
+    edge[axis] = (1, 0)
+    x = jnp.pad(x, edge, constant_values=-jnp.inf)
+    even, odd, last = (
+        jax.lax.slice_in_dim(x, first, first + size - 1, 2, axis) for first in (0, 1, 2)
+    )
+    return jnp.maximum(jnp.maximum(even, odd), last)
