@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.epochs = 100
     config.train.steps = 0  # in all; 0: as many as `epochs` have
+    config.train.keep_memory = False  # see configs/default.py
     config.train.log_every = 10  # steps
     config.train.checkpoint_every = 951  # steps
     config.train.eval_every = 951  # steps; an epoch of LIP; 0: at the end only

@@ -38,6 +38,7 @@ def get_config():
     config.optimizer.warmup_epochs = 1.0
     config.optimizer.patience = 0
     config.train.steps = 1500
+    config.train.keep_memory = True
     config.train.checkpoint_every = 200
     config.train.eval_every = 0
     return config

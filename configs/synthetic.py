@@ -38,5 +38,6 @@ def get_config(choice: str = "full"):
     config.optimizer.warmup_epochs = 3.0
     config.optimizer.second_momentum = 0.99
     config.train.steps = 2600
+    config.train.keep_memory = True
     config.train.checkpoint_every = 250
     return variants.apply(config, choice)

@@ -21,6 +21,7 @@ import figures
 from vireid_jax import command_line
 from vireid_jax.evaluation import comparison
 from vireid_jax.training import train
+from vireid_jax.training.devices import keep_memory
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.types import UserError
 
@@ -94,6 +95,8 @@ def main():
         raise UserError("config.replicas is this script's: give --seeds")
     if CONFIG.value.variant != "full":
         raise UserError(f"variants are this script's: give --config without {CONFIG.value.variant}")
+    if CONFIG.value.train.keep_memory:
+        keep_memory()
     configs = {}
     for row in ROWS.value:
         config = CONFIG.value.copy_and_resolve_references()

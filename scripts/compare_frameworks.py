@@ -1,6 +1,6 @@
 """Times vireid_jax and the same network in plain PyTorch, once both compute the same.
 
-$ python scripts/compare_frameworks.py [--modes=train,embed] [--preset=paper] [--output=FILE.json]
+$ python scripts/compare_frameworks.py [--preset=paper] [--modes=train,embed] [--output=FILE.json]
 
 PyTorch is no requirement of this package: install scripts/torch_twin/requirements.txt beside it, or
 name another environment's interpreter by --torch_python. Each side is a process of its own with the
@@ -14,6 +14,7 @@ extract: the same to the heatmaps of the pose teacher.
 evaluate: ten trials of SYSU-MM01's protocol, given all similarities, against one query at a time.
 data: batches of images in memory, against one image at a time through PIL, which also augments it
 (ours does that in the step, on the device).
+start: from the command of configs/synthetic.py to its first step, ours alone.
 
 --output also writes FILE.svg, a bar chart.
 """
@@ -29,12 +30,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from frameworks import chart, differences, sides, tasks
+from frameworks import chart, differences, sides, start, tasks
 from vireid_jax import command_line, registry
 from vireid_jax.interop import torch_weights
 
-MODES = flags.DEFINE_list("modes", list(tasks.TASKS), "What to compare.")
-PRESET = flags.DEFINE_enum("preset", "paper", list(tasks.PRESETS), "Sizes.")
+MODES = flags.DEFINE_list("modes", [*tasks.TASKS, "start"], "What to compare.")
+PRESET = flags.DEFINE_list("preset", ["paper", "embedded"], f"Of {', '.join(tasks.PRESETS)}.")
 DEVICE = flags.DEFINE_enum("device", "cpu", ["cpu", "cuda"], "Where.")
 DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "Of activations; bfloat16 on cuda unless given."
@@ -45,12 +46,16 @@ COMPILE = flags.DEFINE_bool(
 EAGER = flags.DEFINE_bool("eager", True, "Also time PyTorch uncompiled where it is timed compiled.")
 IDENTITIES = flags.DEFINE_integer("identities", None, "D of a training batch, if not the preset's.")
 BATCH = flags.DEFINE_integer("batch", None, "Images at a time in embed and extract, likewise.")
-KEEP_MEMORY = flags.DEFINE_bool("keep_memory", False, "Ours with config.train.keep_memory.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Of each side.", lower_bound=1)
 TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "Interpreter with PyTorch.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file for all figures.")
 
 WITH_NETWORK = ("train", "embed", "extract")
+KINDS = {  # in which both are checked; the network as it is first
+    "float64": {"dtype": "float64", "smooth": False},
+    "float32": {"dtype": "float32", "smooth": False},
+    "smooth float32": {"dtype": "float32", "smooth": True},
+}
 BYTES = {"float32": 4, "bfloat16": 2}
 SETTINGS = "GLIBC_TUNABLES", "XLA_FLAGS"  # environment variables that change speed
 
@@ -131,13 +136,17 @@ def compare(mode, sizes, ceilings):
 
 
 def check(folder, task):
-    """Differences by dtype and stage, and the amounts of a round (see torch_twin/work.py).
+    """Differences by kind and stage, and the amounts of a round (see torch_twin/work.py).
 
     Raises:
       UserError: one is larger than rounding.
     """
-    dtypes = ("float64", "float32") if task["mode"] in WITH_NETWORK else ("float32",)
-    told = task | {"dtypes": dtypes}
+    kinds = dict(KINDS)
+    if task["mode"] != "train":
+        kinds.pop("smooth float32")  # gates matter to gradients alone
+    if task["mode"] not in WITH_NETWORK:
+        kinds.pop("float64")
+    told = task | {"kinds": kinds}
     if "config" in task:
         told["config"] = tasks.without_augmentation(task["config"])
     for name in ("jax", "eager"):
@@ -145,7 +154,7 @@ def check(folder, task):
         amounts = sides.answer(process)
         process.wait()
     found = {}
-    for kind in dtypes:
+    for kind in kinds:
         files = [folder / f"{framework}_{kind}.npz" for framework in ("jax", "torch")]
         found[kind] = differences.by_stage(*(dict(np.load(file)) for file in files))
         differences.require_rounding(task["mode"], kind, found[kind])
@@ -176,9 +185,9 @@ def machine():
     }
 
 
-def show(mode, figures):
+def show(preset, mode, figures):
     """Prints a mode's figures."""
-    print(f"{mode}, {PRESET.value}, {DEVICE.value}")
+    print(f"{mode}, {preset}, {DEVICE.value}")
     for kind, stages in figures["differences"].items():
         text = ", ".join(f"{stage} {value:.0e}" for stage, value in stages.items())
         print(f"  largest differences in {kind}: {text}")
@@ -202,41 +211,51 @@ def show(mode, figures):
     sys.stdout.flush()
 
 
-def main():
-    """Prints the figures of each mode."""
-    for mode in MODES.value:
-        registry.choose("--modes", mode, tasks.TASKS)
-    file = Path(OUTPUT.value or "")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sizes = tasks.PRESETS[PRESET.value](DEVICE.value)
+def sizes_of(preset):
+    """The preset's, with what the flags change."""
+    sizes = tasks.PRESETS[preset](DEVICE.value)
     if IDENTITIES.value:
         sizes.config.batch.identities = IDENTITIES.value
-    if BATCH.value:
-        sizes = dataclasses.replace(sizes, batch=BATCH.value)
-    sizes.config.train.keep_memory = KEEP_MEMORY.value
-    ceilings = {}
-    if set(MODES.value) & set(WITH_NETWORK):
-        ceilings = {
-            "operations_per_s": ceiling(tasks.product, sizes),
-            "bytes_per_s": ceiling(tasks.copy, sizes),
-        }
-        operations, moved = (x / 1e9 for x in ceilings.values())
-        print(f"ceilings, {dtype()}: {operations:.0f} GFLOP/s, {moved:.1f} GB/s", flush=True)
-    found = {
-        "machine": machine(),
-        "preset": PRESET.value,
-        "device": DEVICE.value,
-        "keep_memory": KEEP_MEMORY.value,
-        "dtype": dtype(),
-        "ceilings": ceilings,
-        "modes": {},
-    }
+    return dataclasses.replace(sizes, batch=BATCH.value) if BATCH.value else sizes
+
+
+def main():
+    """Prints the figures of each mode, and writes what there is of them."""
+    modes = [mode for mode in MODES.value if mode != "start"]
     for mode in MODES.value:
-        found["modes"][mode] = compare(mode, sizes, ceilings)
-        show(mode, found["modes"][mode])
-        if OUTPUT.value:
-            file.write_text(json.dumps(found, indent=1) + "\n")
-            file.with_suffix(".svg").write_text(chart.bars(found))
+        registry.choose("--modes", mode, tasks.TASKS | {"start": start})
+    for preset in PRESET.value:
+        registry.choose("--preset", preset, tasks.PRESETS)
+    found = {"machine": machine(), "device": DEVICE.value, "dtype": dtype(), "presets": {}}
+    for preset in PRESET.value:
+        sizes, ceilings = sizes_of(preset), {}
+        if set(modes) & set(WITH_NETWORK):
+            ceilings = {
+                "operations_per_s": ceiling(tasks.product, sizes),
+                "bytes_per_s": ceiling(tasks.copy, sizes),
+            }
+            operations, moved = (x / 1e9 for x in ceilings.values())
+            print(f"ceilings, {preset}, {dtype()}: {operations:.0f} GFLOP/s, {moved:.1f} GB/s")
+        own = found["presets"][preset] = {"ceilings": ceilings, "modes": {}}
+        for mode in modes:
+            own["modes"][mode] = compare(mode, sizes, ceilings)
+            show(preset, mode, own["modes"][mode])
+            write(found)
+    if "start" in MODES.value:
+        start.seconds(DEVICE.value)  # prepares data and programs
+        found["start_s"] = [start.seconds(DEVICE.value) for _ in range(ROUNDS.value)]
+        each = ", ".join(f"{seconds:.1f}" for seconds in found["start_s"])
+        print(f"start: {np.median(found['start_s']):.1f} s ({each})")
+        write(found)
+
+
+def write(found):
+    """The JSON file and the chart beside it, where the flag wants them."""
+    if OUTPUT.value:
+        file = Path(OUTPUT.value)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found, indent=1) + "\n")
+        file.with_suffix(".svg").write_text(chart.bars(found))
 
 
 if __name__ == "__main__":

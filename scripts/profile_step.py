@@ -22,7 +22,7 @@ from ml_collections import config_flags
 import figures
 import programs
 from vireid_jax import command_line
-from vireid_jax.training.devices import Devices
+from vireid_jax.training.devices import Devices, keep_memory
 from vireid_jax.training.experiment import Experiment
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Of the run whose step it is.")
@@ -63,7 +63,9 @@ def main():
         figures.section(Path(PAGE.value), "profile_step")  # or refuse before anything slow
     # Programs that were kept before may name their operations otherwise.
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
-    experiment, devices = Experiment(CONFIG.value), Devices(1, CONFIG.value.train.keep_memory)
+    if CONFIG.value.train.keep_memory:
+        keep_memory()
+    experiment, devices = Experiment(CONFIG.value), Devices(1)
     batch = experiment.batches()[0]
     state = devices.replicate(experiment.init_state())
     compiled = devices.compile(experiment.update(CONFIG.value.seed), state, batch)

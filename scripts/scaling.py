@@ -8,11 +8,8 @@ batches, and for comparison on one device from parameters that are changed in th
 more with smooth gates in place of ReLU and max pooling.
 """
 
-import contextlib
 import functools
-from unittest import mock
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +17,9 @@ import optax
 from absl import flags
 
 import programs
+from frameworks import smooth
 from vireid_jax import command_line, losses
 from vireid_jax.models import network
-from vireid_jax.models.backbones import resnet
 from vireid_jax.training import optimizer, step
 from vireid_jax.training.devices import AXIS, Devices
 from vireid_jax.training.experiment import Experiment
@@ -158,20 +155,6 @@ def print_device_counts(experiment, dtype):
             )
 
 
-@contextlib.contextmanager
-def smooth_gates():
-    """Softplus for the network's ReLU and averages for its maxima: no gates that rounding flips."""
-
-    def leaky(x, slope):
-        return slope * x + (1 - slope) * nn.softplus(x)
-
-    with (
-        mock.patch.multiple(nn, relu=nn.softplus, leaky_relu=leaky),
-        mock.patch.object(resnet, "_max_pool", lambda x: nn.avg_pool(x, (2, 2), (2, 2))),
-    ):
-        yield
-
-
 def nudged(params):
     """Every number changed in its last bit, up or down."""
     rng = np.random.default_rng(0)
@@ -204,7 +187,7 @@ def main():
     print()
     print_device_counts(experiment, "float32")
     print("\nwith smooth gates, ", end="")
-    with smooth_gates():
+    with smooth.gates():
         print_device_counts(experiment, "float32")
     print()
     with jax.enable_x64(True):

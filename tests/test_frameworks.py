@@ -51,7 +51,7 @@ def test_the_largest_difference_of_a_stage_is_relative_to_its_array_or_the_stage
 def test_rankings_are_compared_timed_and_drawn(tmp_path):
     found = compare(tmp_path, "--preset=tiny", "--modes=evaluate", "--rounds=2")
     assert found["machine"]["threads"] == len(os.sched_getaffinity(0))
-    figures = found["modes"]["evaluate"]
+    figures = found["presets"]["tiny"]["modes"]["evaluate"]
     assert figures["differences"] == {"float32": {"outputs": pytest.approx(0, abs=1e-12)}}
     assert len(figures["ratios"]["eager"]) == 2
     assert set(figures["sides"]["eager"]["versions"]) == {"torch", "python"}
@@ -65,13 +65,16 @@ def test_rankings_are_compared_timed_and_drawn(tmp_path):
 def test_both_networks_compute_the_same_and_are_timed(tmp_path):
     """Differences as docs/benchmarks.md has them; the script refuses larger ones than rounding."""
     found = compare(tmp_path, "--preset=tiny", "--modes=train,embed,extract", "--rounds=1")
-    for mode, figures in found["modes"].items():
+    modes = found["presets"]["tiny"]["modes"]
+    for mode, figures in modes.items():
         assert max(figures["differences"]["float64"].values()) < 1e-8, mode
         assert figures["differences"]["float32"]["losses" if mode == "train" else "outputs"] < 1e-4
         assert all(0 < side["share"] < 1 for side in figures["sides"].values()), mode
         assert figures["floors_s"]["operations"] < min(figures["sides"]["eager"]["seconds"])
     stages = ["losses", "gradients", "second losses", "parameters", "statistics"]
-    assert list(found["modes"]["train"]["differences"]["float64"]) == stages
+    found = modes["train"]["differences"]
+    assert list(found["float64"]) == stages
+    assert found["smooth float32"]["gradients"] < found["float32"]["gradients"]
 
 
 @with_torch
@@ -79,4 +82,4 @@ def test_both_networks_compute_the_same_and_are_timed(tmp_path):
 def test_rankings_are_thirty_times_and_batches_fifteen_times_as_fast(tmp_path):
     found = compare(tmp_path, "--preset=paper", "--modes=evaluate,data")
     for mode, times in (("evaluate", 30), ("data", 15)):
-        assert np.median(found["modes"][mode]["ratios"]["eager"]) > times
+        assert np.median(found["presets"]["paper"]["modes"][mode]["ratios"]["eager"]) > times

@@ -7,8 +7,8 @@ WIDTH, LINE, LEFT, BAR = 640, 22, 150, 380
 
 
 def _gpu(found):
-    first = next(iter(found["modes"].values()))
-    return first["sides"]["jax"]["versions"]["device"]
+    first = next(iter(found["presets"].values()))["modes"]
+    return next(iter(first.values()))["sides"]["jax"]["versions"]["device"]
 
 
 def label(mode, side):
@@ -19,9 +19,15 @@ def label(mode, side):
 def bars(found):
     """Images or queries a second, a group of bars for each mode, each to its own scale."""
     content, y = [], 24
-    for mode, figures in found["modes"].items():
+    groups = [
+        (preset, mode, figures)
+        for preset, own in found["presets"].items()
+        for mode, figures in own["modes"].items()
+    ]
+    for preset, mode, figures in groups:
         rates = {name: own["per_s"] for name, own in figures["sides"].items()}
-        content.append(f'<text x="8" y="{y}" font-weight="bold">{mode}, {figures["unit"]}/s</text>')
+        title = f"{mode}, {preset}, {figures['unit']}/s"
+        content.append(f'<text x="8" y="{y}" font-weight="bold">{title}</text>')
         for name, rate in rates.items():
             y += LINE
             length = BAR * rate / max(rates.values())
@@ -38,6 +44,6 @@ def bars(found):
     )
     background = f'<rect width="{WIDTH}" height="{y}" fill="white"/>'
     where = found["machine"]["cpu"] if found["device"] == "cpu" else _gpu(found)
-    title = f"{found['preset']}, {found['device']}, {found['dtype']}, {where}"
+    title = f"{found['device']}, {found['dtype']}, {where}"
     caption = f'<text x="8" y="{y - LINE / 2}" fill="#555">{title}</text>'
     return "\n".join([head, background, *content, caption, "</svg>"]) + "\n"

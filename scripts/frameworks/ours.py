@@ -3,6 +3,7 @@
 See scripts/torch_twin/run.py.
 """
 
+import contextlib
 import json
 import platform
 import resource
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+import smooth
 from vireid_jax import losses
 from vireid_jax.data import augment, loader
 from vireid_jax.evaluation import ranking
@@ -24,7 +26,7 @@ from vireid_jax.interop import torch_weights
 from vireid_jax.models import convolution, gpu_convolution, network, pose_teacher
 from vireid_jax.models.layers import Layers
 from vireid_jax.training import optimizer, pose_step, step
-from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.devices import Devices, keep_memory
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import Batch, ImageSet, Modality
 
@@ -36,13 +38,13 @@ class Train:
         """Places the state on the device."""
         self._task, self._config = task, ConfigDict(task["config"])
         config = self._config
-        self._devices = Devices(1, config.train.keep_memory)
-        net = _network(task, config, AXIS)
+        self._devices = Devices(1)
+        net = _network(task, config, self._devices.axis)
         rate = optimizer.schedule(config.optimizer, 1, 1)
         self._rule = optimizer.build(config.optimizer, rate)
         function = step.make_train_step(
             net, losses.build(config.loss.to_dict()), self._rule, rate, config.augment.to_dict(),
-            config.seed, AXIS,
+            config.seed, self._devices.axis,
         )  # fmt: skip
         self._step = self._devices.train_step(function)
         self._batch = Batch(**inputs)
@@ -91,7 +93,7 @@ class Embed:
         """Places the variables on the device."""
         self._task, self._images = task, inputs["images"]
         config = ConfigDict(task["config"])
-        devices = Devices(1, config.train.keep_memory)
+        devices = Devices(1)
         net = _network(task, config)
         variables = placed(weights, _shapes(net, config.data), torch_weights.PUBLISHED)
         self._variables = devices.replicate(variables)
@@ -249,7 +251,7 @@ def _network(task, config, axis_name=None):
 
 def _convolution(task):
     """A run's; a GPU's for half precision, which is timed, is checked in every precision."""
-    checked = task["device"] == "cuda" and "dtypes" in task
+    checked = task["device"] == "cuda" and "kinds" in task
     return gpu_convolution.in_other_words if checked else convolution.for_backend()
 
 
@@ -283,6 +285,8 @@ def main(verb, folder):
     folder = Path(folder)
     task = json.loads((folder / "task.json").read_text())
     jax.config.update("jax_platforms", task["device"])
+    if "config" in task and task["config"]["train"]["keep_memory"]:
+        keep_memory()
     weights = folder / "weights.npz"
     weights = torch_weights.read(weights) if weights.exists() else None
     inputs = {file.stem: np.load(file) for file in (folder / "inputs").glob("*.npy")}
@@ -290,12 +294,13 @@ def main(verb, folder):
 
 
 def check(task, weights, inputs, folder):
-    """Writes FOLDER/jax_DTYPE.npz."""
+    """Writes FOLDER/jax_KIND.npz."""
     jax.config.update("jax_default_matmul_precision", "highest")
-    for dtype in task["dtypes"]:
-        with jax.enable_x64(dtype == "float64"):
-            work = TASKS[task["mode"]](task | {"dtype": dtype}, weights, inputs)
-            np.savez(folder / f"jax_{dtype}.npz", **work.check())
+    for kind, options in task["kinds"].items():
+        gates = smooth.gates() if options["smooth"] else contextlib.nullcontext()
+        with gates, jax.enable_x64(options["dtype"] == "float64"):
+            work = TASKS[task["mode"]](task | options, weights, inputs)
+            np.savez(folder / f"jax_{kind}.npz", **work.check())
     answer({})
 
 

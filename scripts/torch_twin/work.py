@@ -12,6 +12,7 @@ from augment import normalise
 from network import Network
 from pose_teacher import PoseTeacher
 from ranking import loop
+from smooth import replace_gates
 from training import Trainer
 from transforms import transform
 
@@ -79,9 +80,11 @@ class Train(Work):
     """Training steps."""
 
     def build(self, weights):
-        network = Network(self.task["config"]["model"], self.task["ids"])
-        network = self.prepared(network, weights).train()
         task = self.task
+        network = Network(task["config"]["model"], task["ids"])
+        if task.get("smooth"):
+            replace_gates(network)
+        network = self.prepared(network, weights).train()
         self.trainer = Trainer(network, task["config"], task["dtype"], self.device, task["compile"])
         self.batch = {name: self.on_host(x) for name, x in self.inputs.items()}
         return network

@@ -22,9 +22,9 @@ AXIS = "devices"
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 _CPU_FLAGS = " ".join(f"--{name}={value}" for name, value in _CPU_OPTIONS.items())
 
-# What is larger than this glibc gets from the system each time, and returns once it is free.
-_THRESHOLD = 32 << 20  # bytes, the most that all versions take
-_PIECE = 30_000_000  # bytes of intermediate results that are allocated together
+# Of glibc's mallopt, for a heap that never shrinks.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_GROWTH = 64 << 20  # bytes that the heap grows by at a time
 
 
 @contextlib.contextmanager
@@ -68,6 +68,22 @@ def _leave(status):
     os._exit(status)
 
 
+def keep_memory() -> None:
+    """From now on this process keeps the memory that it frees, on CPUs under glibc.
+
+    Otherwise it returns that of a program's intermediate results behind each call, and the system
+    clears it again for the next. Only the heap of the first thread can hold so much: call this
+    before anything of JAX is used, and programs for one device run on the thread that calls them.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        if jax.default_backend() == "cpu":
+            glibc = ctypes.CDLL(None)
+            glibc.mallopt(_M_MMAP_MAX, 0)
+            glibc.mallopt(_M_TRIM_THRESHOLD, -1)  # the largest size there is
+            glibc.mallopt(_M_TOP_PAD, _GROWTH)
+
+
 class Devices:
     """The devices of all processes, or the first `count` of the only one.
 
@@ -75,26 +91,21 @@ class Devices:
     each process and in it one for each of its devices.
     """
 
-    def __init__(self, count: int | None = None, keep_memory: bool = False):
-        """See the class.
-
-        Args:
-          count: how many; None for all.
-          keep_memory: for one process on CPUs, under glibc: it does not return the memory of
-            intermediate results to the system after each call, which would have to clear it for the
-            next. From then on this process keeps whatever it frees, against any settings of glibc.
-            Intermediate arrays above 30 MB share no memory.
-        """
+    def __init__(self, count: int | None = None):
+        """See the class; None counts all."""
         self.all = jax.devices()[:count]
         self._own = jax.local_devices()[:count]
+        self._mesh = Mesh(np.array(self._own), (AXIS,))
         self._compiled_ahead = self.all[0].platform == "cpu" and self.processes == 1
-        self._options = dict(_CPU_OPTIONS) if self._compiled_ahead else {}
-        if keep_memory and self._compiled_ahead and platform.libc_ver()[0] == "glibc":
-            self._options["xla_multiheap_size_constraint_per_heap"] = _PIECE
-            _keep_memory()
 
     def __len__(self) -> int:
         return len(self.all)
+
+    @property
+    def axis(self) -> str | None:
+        """What functions for `train_step` average over; None for one device, where each average
+        would be an operation that others wait for."""
+        return AXIS if len(self) > 1 else None
 
     @property
     def here(self) -> int:
@@ -162,8 +173,7 @@ class Devices:
 
     def replicate(self, tree):
         """A copy of `tree` on every device here, for the `state` of the functions below."""
-        mesh = Mesh(np.array(self._own), (AXIS,))
-        return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def train_step(self, function):
         """Maps (state, this process's rows) -> (state, metrics); `state` is donated.
@@ -219,30 +229,22 @@ class Devices:
             return mapped
         compiled = None
 
-        def program(*arguments):
+        def program(state, rows):
             nonlocal compiled
-            compiled = compiled or self._compile(mapped, *arguments)
-            return compiled(*arguments)
+            compiled = compiled or self._compile(mapped, state, rows)
+            # Another thread would wait for rows on their way, and compute, see `keep_memory`.
+            rows = jax.device_put(rows, NamedSharding(self._mesh, PartitionSpec(AXIS)))
+            return compiled(state, jax.block_until_ready(rows))
 
         return program
 
     def _compile(self, mapped, *arguments):
-        return mapped.lower(*arguments).compile(compiler_options=self._options)
+        options = _CPU_OPTIONS if self._compiled_ahead else {}
+        return mapped.lower(*arguments).compile(compiler_options=options)
 
     def split(self, rows):
         """Arrays of this process's rows [n, ...] by device, [devices, n / devices, ...]."""
         return jax.tree.map(lambda x: x.reshape(self.here, -1, *x.shape[1:]), rows)
-
-
-def _keep_memory():
-    """`_PIECE` comes from heaps that threads have of glibc, and stays in them."""
-    glibc = ctypes.CDLL(None)
-    for parameter, value in (
-        (-3, _THRESHOLD),  # M_MMAP_THRESHOLD
-        (-2, 2 * _THRESHOLD),  # M_TOP_PAD: free memory at the end of a heap, as much as all of it
-        (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: what has to be free before any is returned
-    ):
-        glibc.mallopt(parameter, value)
 
 
 def _joined(results):

@@ -22,7 +22,7 @@ from vireid_jax.interop import torch_weights
 from vireid_jax.models import network
 from vireid_jax.training import optimizer, pose_maps, run_page, step
 from vireid_jax.training.checkpoints import Checkpoints
-from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.devices import Devices
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import ImageSet, Modality, UserError
 
@@ -66,7 +66,7 @@ class Experiment:
         _check(config)
         joints = max(heatmaps.channels(config.data.heatmaps), 1)
         self._needs_heatmaps = network.architecture(config.model).NEEDS_HEATMAPS
-        self.devices = Devices(keep_memory=config.train.keep_memory)
+        self.devices = Devices()
         with self.devices.first_process_first():
             self.train_set = self._images("train")
             self.test_set = self._images("test")
@@ -85,7 +85,7 @@ class Experiment:
         self._objective = losses.build(self._losses)
         ids = len(set(self.train_set.pid.tolist()))
         self._network = network.build(
-            config.model, ids, config.dtype, joints, AXIS, config.train.remat
+            config.model, ids, config.dtype, joints, self.devices.axis, config.train.remat
         )
         # Compiled when first called.
         self._embed = {
@@ -225,7 +225,7 @@ class Experiment:
             self.rate,
             self.config.augment.to_dict(),
             seed,
-            AXIS,
+            self.devices.axis,
         )
 
     def train_step(self):

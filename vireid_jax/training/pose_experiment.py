@@ -16,7 +16,7 @@ from vireid_jax.interop import torch_weights
 from vireid_jax.models import convolution, pose_teacher
 from vireid_jax.models.layers import INITIALIZERS, Layers
 from vireid_jax.training import optimizer, pose_maps, pose_step, run_page
-from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import check_values
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import Modality, PoseBatch, PoseSet, UserError
@@ -81,7 +81,7 @@ class PoseExperiment:
         layers = Layers(
             train,
             jnp.dtype(self.config.dtype),
-            AXIS if train else None,
+            self.devices.axis if train else None,
             convolution.for_backend(),
             INITIALIZERS["published_code"],
             norm_bias=model.norm_bias,
@@ -133,7 +133,7 @@ class PoseExperiment:
         return self.devices.train_step(
             pose_step.make_train_step(
                 self._network(train=True), self._rule, self._rate, augmentation, self.config.seed,
-                AXIS,
+                self.devices.axis,
             )
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from vireid_jax import registry
 from vireid_jax.data import loader
 from vireid_jax.training.checkpoints import Checkpoints
-from vireid_jax.training.devices import Devices
+from vireid_jax.training.devices import Devices, keep_memory
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.pose_experiment import PoseExperiment
 from vireid_jax.training.replicas import Replicas, single_configs, workdir_of
@@ -45,6 +45,8 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
     Raises:
       UserError: a mistake in the config, the data or the folder; another run works in it.
     """
+    if config.train.keep_memory:
+        keep_memory()
     workdir = Workdir(folder, config, allow_config_change)
     if workdir.path.exists():
         with workdir.alone():  # or refuse before anything slow
