@@ -95,8 +95,7 @@ def main():
         raise UserError("config.replicas is this script's: give --seeds")
     if CONFIG.value.variant != "full":
         raise UserError(f"variants are this script's: give --config without {CONFIG.value.variant}")
-    if CONFIG.value.train.keep_memory:
-        keep_memory()
+    keep_memory(CONFIG.value.train.keep_memory)
     configs = {}
     for row in ROWS.value:
         config = CONFIG.value.copy_and_resolve_references()

@@ -5,8 +5,11 @@ $ python scripts/compare_frameworks.py [--preset=paper] [--modes=train,embed] [-
 PyTorch is no requirement of this package: install scripts/torch_twin/requirements.txt beside it, or
 name another environment's interpreter by --torch_python. Each side is a process of its own with the
 same weights, inputs and number of threads. First both compute in float64 and float32, without
-augmentation, and a difference that is more than rounding is an error. Then they work in turn, ours
-first, and the figure is the median of the ratios of neighbours: above 1, ours is faster.
+augmentation, gradients also with smooth gates in place of ReLU, and a difference that is more than
+rounding is an error (frameworks/differences.py). Then they work in turn, ours first, and the figure
+is the median of the ratios of neighbours: above 1, ours is faster.
+
+Without flags it is all of docs/benchmarks.md: the paper's sizes and those of configs/synthetic.py.
 
 train: steps from uint8 on the host to new parameters, with augmentation on the device.
 embed: uint8 on the host to f_ID and f_ALL on the host.
@@ -30,12 +33,13 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from frameworks import chart, differences, sides, start, tasks
+from frameworks import chart, differences, first_step, sides, tasks
 from vireid_jax import command_line, registry
 from vireid_jax.interop import torch_weights
 
-MODES = flags.DEFINE_list("modes", [*tasks.TASKS, "start"], "What to compare.")
-PRESET = flags.DEFINE_list("preset", ["paper", "embedded"], f"Of {', '.join(tasks.PRESETS)}.")
+ALL_MODES = [*tasks.TASKS, "start"]
+MODES = flags.DEFINE_list("modes", ALL_MODES, "What to compare.")
+PRESET = flags.DEFINE_list("preset", ["paper", "embedded"], "Sizes: tiny, embedded, paper.")
 DEVICE = flags.DEFINE_enum("device", "cpu", ["cpu", "cuda"], "Where.")
 DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "Of activations; bfloat16 on cuda unless given."
@@ -51,10 +55,17 @@ TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "Interpreter 
 OUTPUT = flags.DEFINE_string("output", None, "JSON file for all figures.")
 
 WITH_NETWORK = ("train", "embed", "extract")
-KINDS = {  # in which both are checked; the network as it is first
+KINDS = {
     "float64": {"dtype": "float64", "smooth": False},
     "float32": {"dtype": "float32", "smooth": False},
     "smooth float32": {"dtype": "float32", "smooth": True},
+}
+CHECKED = {  # kinds of a mode
+    "train": list(KINDS),
+    "embed": ["float64", "float32"],
+    "extract": ["float64", "float32"],
+    "evaluate": ["float32"],
+    "data": ["float32"],
 }
 BYTES = {"float32": 4, "bfloat16": 2}
 SETTINGS = "GLIBC_TUNABLES", "XLA_FLAGS"  # environment variables that change speed
@@ -68,8 +79,12 @@ def prepare(folder, function, sizes):
     (folder / "inputs").mkdir()
     for name, array in inputs.items():
         np.save(folder / "inputs" / f"{name}.npy", array)
-    threads = len(os.sched_getaffinity(0))
-    return task | {"mode": function.__name__, "device": DEVICE.value, "threads": threads}
+    return task | {
+        "mode": function.__name__,
+        "device": DEVICE.value,
+        "threads": len(os.sched_getaffinity(0)),
+        "keep_memory": sizes.config.train.keep_memory,
+    }
 
 
 def time_in_turn(names, folder, task):
@@ -141,12 +156,8 @@ def check(folder, task):
     Raises:
       UserError: one is larger than rounding.
     """
-    kinds = dict(KINDS)
-    if task["mode"] != "train":
-        kinds.pop("smooth float32")  # gates matter to gradients alone
-    if task["mode"] not in WITH_NETWORK:
-        kinds.pop("float64")
-    told = task | {"kinds": kinds}
+    kinds = CHECKED[task["mode"]]
+    told = task | {"kinds": {kind: KINDS[kind] for kind in kinds}}
     if "config" in task:
         told["config"] = tasks.without_augmentation(task["config"])
     for name in ("jax", "eager"):
@@ -221,29 +232,40 @@ def sizes_of(preset):
 
 def main():
     """Prints the figures of each mode, and writes what there is of them."""
-    modes = [mode for mode in MODES.value if mode != "start"]
     for mode in MODES.value:
-        registry.choose("--modes", mode, tasks.TASKS | {"start": start})
+        registry.choose("--modes", mode, dict.fromkeys(ALL_MODES))
     for preset in PRESET.value:
         registry.choose("--preset", preset, tasks.PRESETS)
+    if OUTPUT.value:
+        Path(OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
     found = {"machine": machine(), "device": DEVICE.value, "dtype": dtype(), "presets": {}}
     for preset in PRESET.value:
         sizes, ceilings = sizes_of(preset), {}
+        modes = [
+            mode
+            for mode in MODES.value
+            # What has no network is about the same at all sizes.
+            if mode in WITH_NETWORK or (mode in tasks.TASKS and preset == PRESET.value[0])
+        ]
         if set(modes) & set(WITH_NETWORK):
             ceilings = {
                 "operations_per_s": ceiling(tasks.product, sizes),
                 "bytes_per_s": ceiling(tasks.copy, sizes),
             }
             operations, moved = (x / 1e9 for x in ceilings.values())
-            print(f"ceilings, {preset}, {dtype()}: {operations:.0f} GFLOP/s, {moved:.1f} GB/s")
-        own = found["presets"][preset] = {"ceilings": ceilings, "modes": {}}
+            print(
+                f"ceilings, {preset}, {dtype()}: {operations:.0f} GFLOP/s, {moved:.1f} GB/s",
+                flush=True,
+            )
+        own = {"keep_memory": sizes.config.train.keep_memory, "ceilings": ceilings, "modes": {}}
+        found["presets"][preset] = own
         for mode in modes:
             own["modes"][mode] = compare(mode, sizes, ceilings)
             show(preset, mode, own["modes"][mode])
             write(found)
     if "start" in MODES.value:
-        start.seconds(DEVICE.value)  # prepares data and programs
-        found["start_s"] = [start.seconds(DEVICE.value) for _ in range(ROUNDS.value)]
+        first_step.seconds(DEVICE.value)  # prepares data and programs
+        found["start_s"] = [first_step.seconds(DEVICE.value) for _ in range(ROUNDS.value)]
         each = ", ".join(f"{seconds:.1f}" for seconds in found["start_s"])
         print(f"start: {np.median(found['start_s']):.1f} s ({each})")
         write(found)
@@ -253,9 +275,9 @@ def write(found):
     """The JSON file and the chart beside it, where the flag wants them."""
     if OUTPUT.value:
         file = Path(OUTPUT.value)
-        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(found, indent=1) + "\n")
-        file.with_suffix(".svg").write_text(chart.bars(found))
+        if any(own["modes"] for own in found["presets"].values()):
+            file.with_suffix(".svg").write_text(chart.bars(found))
 
 
 if __name__ == "__main__":

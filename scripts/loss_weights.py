@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from vireid_jax import command_line
 from vireid_jax.training import train
+from vireid_jax.training.devices import keep_memory
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.workdir import EVALUATIONS, read_lines
 from vireid_jax.types import UserError
@@ -53,6 +54,7 @@ def main():
     config = CONFIG.value.copy_and_resolve_references()
     if missing := GREEK.keys() - config.loss.keys():
         raise UserError(f"config.loss has no {', '.join(sorted(missing))}: use the variant full")
+    keep_memory(config.train.keep_memory)
     experiment = Experiment(config)
     experiment.require_all_losses()
     config.train.eval_every = max(experiment.steps // EVALUATED, 1)

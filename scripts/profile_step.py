@@ -63,8 +63,7 @@ def main():
         figures.section(Path(PAGE.value), "profile_step")  # or refuse before anything slow
     # Programs that were kept before may name their operations otherwise.
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
-    if CONFIG.value.train.keep_memory:
-        keep_memory()
+    keep_memory(CONFIG.value.train.keep_memory)
     experiment, devices = Experiment(CONFIG.value), Devices(1)
     batch = experiment.batches()[0]
     state = devices.replicate(experiment.init_state())
@@ -72,7 +71,7 @@ def main():
 
     def step():
         nonlocal state
-        state, metrics = compiled(state, devices.split(batch))
+        state, metrics = compiled(state, devices.place(batch))
         jax.block_until_ready((state, metrics))
 
     step()

@@ -21,7 +21,7 @@ from frameworks import smooth
 from vireid_jax import command_line, losses
 from vireid_jax.models import network
 from vireid_jax.training import optimizer, step
-from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.state import TrainState
 
@@ -114,12 +114,8 @@ def print_device_counts(experiment, dtype):
         "devices  step  planned  compiled  collectives     loss  gradient  parameters  statistics"
     )
     ids = len(set(experiment.train_set.pid.tolist()))
-    net = network.build(config.model, ids, dtype, heatmaps=1, axis_name=AXIS)
     rule = optimizer.build(config.optimizer, lambda _: RATE)
     objective, augmentation = losses.build(config.loss.to_dict()), config.augment.to_dict()
-    update = step.make_train_step(
-        net, objective, rule, lambda _: RATE, augmentation, config.seed, AXIS
-    )
     start = experiment.init_state()
     params, statistics = jax.tree.map(
         lambda x: np.array(x, dtype), (start.params, start.batch_stats)
@@ -134,19 +130,23 @@ def print_device_counts(experiment, dtype):
         *((str(count), count, params) for count in COUNTS[1:]),
     ):
         devices, compiled = Devices(count), None
+        net = network.build(config.model, ids, dtype, heatmaps=1, axis_name=devices.axis)
+        update = step.make_train_step(
+            net, objective, rule, lambda _: RATE, augmentation, config.seed, devices.axis
+        )
         # Steps donate their state.
         own, seen = jax.tree.map(np.copy, (own, statistics))
         state = devices.replicate(TrainState(jnp.int32(0), own, seen, rule.init(own)))
         for i in range(STEPS):
             compiled = compiled or devices.compile(update, state, batches[i])
-            state, metrics = compiled(state, devices.split(batches[i]))
+            state, metrics = compiled(state, devices.place(batches[i]))
             # SGD's momentum holds the gradients.
             arrays = state.opt_state, state.params, state.batch_stats
             found.setdefault(name, []).append(jax.device_get((metrics, *arrays)))
             (terms, *one), (others, *other) = found["1"][i], found[name][i]
             loss = max(apart(value, others[term]) for term, value in terms.items())
             gradient, parameters, averages = map(apart, one, other)
-            exchanged = programs.collectives(compiled.as_text(), count) if count > 1 else []
+            exchanged = programs.collectives(compiled.as_text(), count)
             print(
                 f"{name:>7}  {i + 1:4}  {planned * (count > 1):7.0f}"
                 f"  {sum(exchanged) / 1024:8.0f}  {len(exchanged):11}"

@@ -73,8 +73,8 @@ def test_both_networks_compute_the_same_and_are_timed(tmp_path):
         assert figures["floors_s"]["operations"] < min(figures["sides"]["eager"]["seconds"])
     stages = ["losses", "gradients", "second losses", "parameters", "statistics"]
     found = modes["train"]["differences"]
+    assert list(found) == ["float64", "float32", "smooth float32"]
     assert list(found["float64"]) == stages
-    assert found["smooth float32"]["gradients"] < found["float32"]["gradients"]
 
 
 @with_torch

@@ -20,7 +20,7 @@ from vireid_jax.data import loader
 from vireid_jax.evaluation import features
 from vireid_jax.models import cpu_convolution, gpu_convolution, network
 from vireid_jax.training import optimizer, step
-from vireid_jax.training.devices import AXIS, Devices
+from vireid_jax.training.devices import Devices
 from vireid_jax.training.experiment import Experiment
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import Batch, UserError
@@ -34,7 +34,7 @@ def experiment(tiny):
 def run_steps(experiment, devices, dtype, steps=2):
     """Losses, and the state, after some steps from the same start on these devices."""
     config = experiment.config
-    net = network.build(config.model, 6, dtype, heatmaps=1, axis_name=AXIS)
+    net = network.build(config.model, 6, dtype, heatmaps=1, axis_name=devices.axis)
     state = experiment.init_state()
     params = jax.tree.map(lambda x: x.astype(dtype), state.params)
     stats = jax.tree.map(lambda x: x.astype(dtype), state.batch_stats)
@@ -46,7 +46,7 @@ def run_steps(experiment, devices, dtype, steps=2):
     def counted(*args):
         traced.append(1)
         objective = losses.build(config.loss.to_dict())
-        options = config.augment.to_dict(), config.seed, AXIS
+        options = config.augment.to_dict(), config.seed, devices.axis
         return step.make_train_step(net, objective, rule, lambda _: 0.01, *options)(*args)
 
     update = devices.train_step(counted)
@@ -109,13 +109,24 @@ def test_each_batch_gets_its_own_results_in_order(count):
         np.testing.assert_array_equal(results["twice"], 2 * rows)
 
 
+def test_one_device_has_no_collectives(tiny, monkeypatch):
+    def trace(count):
+        monkeypatch.setattr("vireid_jax.training.experiment.Devices", lambda: Devices(count))
+        experiment = Experiment(tiny())
+        state, batch = experiment.abstract_state(), experiment.batches()[0]
+        return jax.eval_shape(experiment.update(seed=0), state, batch)  # outside of any pmap
+
+    trace(1)
+    with pytest.raises(NameError, match="unbound axis name: devices"):
+        trace(4)
+
+
 FAULTS = """
 import resource, sys
 import numpy as np
 from vireid_jax.training.devices import Devices, keep_memory
 
-if int(sys.argv[1]):
-    keep_memory()
+keep_memory(bool(int(sys.argv[1])))
 
 def function(variables, rows):
     products = [rows]

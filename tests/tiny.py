@@ -19,5 +19,6 @@ def get_config(choice: str = "full"):
     c.model.features, c.model.teacher_features = 8, 16
     c.batch.identities, c.batch.images = 4, 2
     c.train.steps, c.train.checkpoint_every, c.train.log_every = 4, 2, 1
+    c.train.keep_memory = False  # of a process that goes on with other tests
     c.evaluation.batch = 8
     return c

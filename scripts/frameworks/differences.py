@@ -17,7 +17,13 @@ TOLERANCE = {
         "outputs": 1e-8,
     },
     "float32": {"losses": 1e-4, "outputs": 1e-4},
-    "smooth float32": {"losses": 1e-4, "second losses": 1e-4, "gradients": 1e-3},
+    # Not of parameters, where Adam divides gradients that are rounding alone by their size.
+    "smooth float32": {
+        "losses": 1e-4,
+        "second losses": 1e-4,
+        "gradients": 1e-3,
+        "statistics": 1e-2,
+    },
 }
 
 

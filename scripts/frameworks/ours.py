@@ -285,8 +285,7 @@ def main(verb, folder):
     folder = Path(folder)
     task = json.loads((folder / "task.json").read_text())
     jax.config.update("jax_platforms", task["device"])
-    if "config" in task and task["config"]["train"]["keep_memory"]:
-        keep_memory()
+    keep_memory(task["keep_memory"])
     weights = folder / "weights.npz"
     weights = torch_weights.read(weights) if weights.exists() else None
     inputs = {file.stem: np.load(file) for file in (folder / "inputs").glob("*.npy")}

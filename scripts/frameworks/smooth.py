@@ -10,7 +10,7 @@ from vireid_jax.models.backbones import resnet
 
 @contextlib.contextmanager
 def gates():
-    """Softplus for the ReLU of networks traced inside, and averages for the maxima of stems."""
+    """Softplus for ReLU in networks traced inside, and averages of 2x2 for the maxima of stems."""
 
     def leaky(x, slope):
         return slope * x + (1 - slope) * nn.softplus(x)

@@ -16,7 +16,7 @@ class LeakySoftplus(nn.Module):
 
 
 def replace_gates(network):
-    """Softplus for ReLU, and averages for maxima, in place."""
+    """Softplus for ReLU, and averages of 2x2 for maxima, in place."""
     for name, child in network.named_children():
         if isinstance(child, nn.ReLU):
             setattr(network, name, nn.Softplus())

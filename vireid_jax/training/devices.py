@@ -68,16 +68,17 @@ def _leave(status):
     os._exit(status)
 
 
-def keep_memory() -> None:
-    """From now on this process keeps the memory that it frees, on CPUs under glibc.
+def keep_memory(wanted: bool) -> None:
+    """If `wanted`, from now on this process keeps the memory that it frees, on CPUs under glibc.
 
     Otherwise it returns that of a program's intermediate results behind each call, and the system
     clears it again for the next. Only the heap of the first thread can hold so much: call this
-    before anything of JAX is used, and programs for one device run on the thread that calls them.
+    before anything of JAX is used, and programs run on the thread that calls them. With several
+    devices in a process they do not, and nothing is gained. Settings of glibc count no longer.
     """
-    if platform.libc_ver()[0] == "glibc":
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
-        if jax.default_backend() == "cpu":
+    if wanted and platform.libc_ver()[0] == "glibc":
+        jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the backend starts, it reads
+        if jax.default_backend() == "cpu":  # it starts
             glibc = ctypes.CDLL(None)
             glibc.mallopt(_M_MMAP_MAX, 0)
             glibc.mallopt(_M_TRIM_THRESHOLD, -1)  # the largest size there is
@@ -103,8 +104,10 @@ class Devices:
 
     @property
     def axis(self) -> str | None:
-        """What functions for `train_step` average over; None for one device, where each average
-        would be an operation that others wait for."""
+        """What functions for `train_step` average over; None on one device.
+
+        There every average would be an operation that others wait for.
+        """
         return AXIS if len(self) > 1 else None
 
     @property
@@ -181,11 +184,10 @@ class Devices:
         `function` must return the same state and metrics on every device. It is compiled once, at
         the first call; later ones must have the same shapes.
         """
-        program = self._program(self._map(function))
-        return lambda state, batch: program(state, self.split(batch))
+        return self._program(self._map(function))
 
     def compile(self, function, state, batch) -> jax.stages.Compiled:
-        """The program of `train_step` for arguments like these; it takes batches of `split`.
+        """The program of `train_step` for arguments like these; it takes batches of `place`.
 
         For one process, see `_program`.
         """
@@ -194,8 +196,9 @@ class Devices:
     def embed(self, function):
         """A generator: (variables, rows of each batch) -> rows of results of each, in order.
 
-        By this process alone, results on the host. While one is fetched the next is computed, so
-        that it takes a batch before it gives the results of the last. All have the same shapes.
+        By this process alone, results on the host. While one is fetched the next is computed
+        (not under `keep_memory`), so that it takes a batch before it gives the results of the last.
+        All have the same shapes.
         """
         mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=self._own)
         program = self._program(mapped)
@@ -203,7 +206,7 @@ class Devices:
         def embed(variables, batches):
             ahead = None
             for rows in batches:
-                behind, ahead = ahead, program(variables, self.split(rows))
+                behind, ahead = ahead, program(variables, rows)
                 for x in jax.tree.leaves(ahead):
                     x.copy_to_host_async()
                 if behind is not None:
@@ -220,27 +223,34 @@ class Devices:
         return mapped(function, donate_argnums=0)
 
     def _program(self, mapped):
-        """`mapped`; on the CPUs of one process compiled by `_compile`, at the first call.
+        """`mapped` for whole rows; on the CPUs of one process compiled at the first call.
 
         Compiled ahead, a mapped function takes arrays of all processes only: several have
         `_CPU_FLAGS` instead.
         """
         if not self._compiled_ahead:
-            return mapped
+            return lambda state, rows: mapped(state, self.split(rows))
         compiled = None
 
         def program(state, rows):
             nonlocal compiled
-            compiled = compiled or self._compile(mapped, state, rows)
-            # Another thread would wait for rows on their way, and compute, see `keep_memory`.
-            rows = jax.device_put(rows, NamedSharding(self._mesh, PartitionSpec(AXIS)))
-            return compiled(state, jax.block_until_ready(rows))
+            compiled = compiled or self._compile(mapped, state, self.split(rows))
+            return compiled(state, self.place(rows))
 
         return program
 
     def _compile(self, mapped, *arguments):
         options = _CPU_OPTIONS if self._compiled_ahead else {}
         return mapped.lower(*arguments).compile(compiler_options=options)
+
+    def place(self, rows):
+        """`split` on the devices, and there when this returns.
+
+        Rows that are still on their way move a computation to another thread, whose heap is too
+        small for `keep_memory`.
+        """
+        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        return jax.block_until_ready(jax.device_put(self.split(rows), sharding))
 
     def split(self, rows):
         """Arrays of this process's rows [n, ...] by device, [devices, n / devices, ...]."""

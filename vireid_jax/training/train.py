@@ -45,8 +45,7 @@ def train(config, folder: str, allow_config_change: bool = False) -> dict | None
     Raises:
       UserError: a mistake in the config, the data or the folder; another run works in it.
     """
-    if config.train.keep_memory:
-        keep_memory()
+    keep_memory(config.train.keep_memory)
     workdir = Workdir(folder, config, allow_config_change)
     if workdir.path.exists():
         with workdir.alone():  # or refuse before anything slow

@@ -19,9 +19,9 @@ _COMMAND = [
 
 
 def seconds(device: str) -> float:
-    """From the command until the losses of the first step are written.
+    """From the command until the losses of the first step are written, which the second waits for.
 
-    Data and programs that an earlier call kept are found again.
+    It renders the data where they are not yet, and programs that an earlier call kept are found.
 
     Raises:
       UserError: it ended before.
@@ -34,12 +34,13 @@ def seconds(device: str) -> float:
             cwd=_ROOT, env=os.environ | {"JAX_PLATFORMS": device},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
-            time.sleep(0.01)
-        took = time.perf_counter() - began
-        status = process.poll()
-        process.kill()
-        process.wait()
+        try:
+            while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+                time.sleep(0.01)
+            took, status = time.perf_counter() - began, process.poll()
+        finally:
+            process.kill()
+            process.wait()
     if status is not None:
         raise UserError(f"{' '.join(_COMMAND[1:])} ended with status {status}: try it alone")
     return took
