@@ -6,7 +6,7 @@ See scripts/torch_twin/run.py.
 import contextlib
 import json
 import platform
-import resource
+import re
 import sys
 import time
 from functools import partial
@@ -325,7 +325,8 @@ def peak(device):
     """Most memory ever held, bytes: of the process, or on the device."""
     if device == "cuda":
         return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()  # getrusage has that of the parent in it
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 def answer(content):
