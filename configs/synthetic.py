@@ -2,7 +2,7 @@
 
 $ python main.py --config=configs/synthetic.py --workdir=runs/synthetic
 
-Five minutes on two cores, without the rendering; a mAP of 35 to 40 by either feature.
+Four and a half minutes on two cores, without the rendering; a mAP of 35 to 40 by either feature.
 """
 
 from configs import default, variants
