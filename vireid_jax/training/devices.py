@@ -77,8 +77,9 @@ def keep_memory(wanted: bool) -> None:
     devices in a process they do not, and nothing is gained. Settings of glibc count no longer.
     """
     if wanted and platform.libc_ver()[0] == "glibc":
-        jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the backend starts, it reads
-        if jax.default_backend() == "cpu":  # it starts
+        # Read once, when the next line starts the backends.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        if jax.default_backend() == "cpu":
             glibc = ctypes.CDLL(None)
             glibc.mallopt(_M_MMAP_MAX, 0)
             glibc.mallopt(_M_TRIM_THRESHOLD, -1)  # the largest size there is
