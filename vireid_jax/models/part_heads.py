@@ -85,5 +85,5 @@ class Teacher(nn.Module):
     @nn.compact
     def __call__(self, F_id2, F_P):
         """[B, h, w, C] twice -> logits [B, N]."""
-        pooled = stripes(jnp.concatenate([F_id2, F_P], -1), 1)[0]
+        pooled = jnp.concatenate([stripes(x, 1)[0] for x in (F_id2, F_P)], -1)
         return Head(self.layers, self.features, self.ids, name="head")(pooled)[1]
