@@ -1,6 +1,7 @@
 """The command line of main.py and the scripts: a user's mistake is one message and exit 2."""
 
 import errno
+import gc
 import inspect
 import os
 import re
@@ -12,6 +13,7 @@ from absl import app, flags, logging
 
 from vireid_jax.types import UserError
 
+_NEW_OBJECTS = 50_000  # from one search for garbage to the next
 _NOT_WRITABLE = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -39,6 +41,9 @@ def run(main) -> None:
     if not jax.config.jax_compilation_cache_dir:
         caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", f"{caches}/vireid_jax")
+    # Tracing leaves objects by the hundred thousand. Python would search them for garbage again and
+    # again, for more than a second before the first step.
+    gc.set_threshold(_NEW_OBJECTS)
     app.run(
         lambda argv: _guarded(_call, main, argv[1:]),
         flags_parser=lambda argv: _guarded(_parse, argv),
