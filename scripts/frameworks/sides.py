@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ class Side:
       versions: of what it runs on.
       seconds: of each timed round since.
       cpu_seconds: the same, of all processor cores: the fairer figure where others use them too.
-      peak: bytes it ever held.
+      peak: bytes it ever held, of memory or of a GPU's.
     """
 
     def __init__(self, name: str, folder: Path, task: dict, python: str):
@@ -41,7 +42,7 @@ class Side:
         done = answer(self._process)
         self.seconds.append(done["seconds"])
         self.cpu_seconds.append(done["cpu"])
-        self.peak = done["peak"]
+        self.peak = done["peak"] or held(self._process.pid)
 
     def close(self) -> None:
         """Ends it."""
@@ -78,6 +79,12 @@ def start(verb: str, name: str, folder: Path, task: dict, python: str) -> subpro
         environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen([*map(str, command), verb, str(folder)], env=environment, **pipes)
+
+
+def held(pid: int) -> int:
+    """Most memory that a process ever held, bytes; its own getrusage may tell its parent's."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 def answer(process: subprocess.Popen) -> dict:
