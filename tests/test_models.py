@@ -12,6 +12,7 @@ import pytest
 from configs import default, regdb, synthetic
 from vireid_jax.models import gpu_convolution, network, part_heads, refinement, upsampling
 from vireid_jax.models.backbones import resnet
+from vireid_jax.models.channel_sums import channel_sums
 from vireid_jax.models.layers import BatchNorm, ConvBlock, Layers
 from vireid_jax.types import UserError
 
@@ -264,6 +265,14 @@ def test_at_test_time_a_convolution_and_its_norm_are_one(kind, dtype, tolerance)
     assert not re.search(rf"\[{images}\] = mul", program)
 
 
+def test_sums_over_many_rows_round_little():
+    x = jax.nn.softplus(jax.random.normal(jax.random.key(0), (16, 72, 36, 8)))
+    found = channel_sums(x, x)
+    precise = np.asarray(x, np.float64)
+    exact = [precise.sum((0, 1, 2)), np.square(precise).sum((0, 1, 2))]
+    np.testing.assert_allclose(found, exact, rtol=2e-6)
+
+
 @pytest.mark.parametrize("backend", ["cpu", "gpu", "another"])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_batchnorm_has_the_gradients_of_its_definition(monkeypatch, backend, devices):
@@ -385,18 +394,25 @@ def test_batchnorm_in_half_precision_keeps_its_input_as_it_came():
     np.testing.assert_array_equal(gradient, expected.astype(jnp.bfloat16))
 
 
-def test_a_bias_that_batchnorm_takes_away_has_no_gradient_in_training():
-    x = jax.random.normal(jax.random.key(1), (2, 6, 6, 3))
+@pytest.mark.parametrize(
+    ("build", "name", "shape"),
+    [
+        (lambda layers: ConvBlock(layers, 4, bias=True), "conv", (2, 6, 6, 3)),
+        (lambda layers: part_heads.Head(layers, 4, 3), "fc", (5, 3)),
+    ],
+)
+def test_a_bias_that_batchnorm_takes_away_has_no_gradient_in_training(build, name, shape):
+    x = jax.random.normal(jax.random.key(1), shape)
 
     def gradient(train):
-        block = ConvBlock(Layers(train), 4, bias=True)
+        block = build(Layers(train))
         variables = block.init(jax.random.key(0), x)
 
         def loss(params):
             y, _ = block.apply(variables | {"params": params}, x, mutable=["batch_stats"])
-            return jnp.sin(y).sum()
+            return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(y))
 
-        return jax.grad(loss)(variables["params"])["conv"]
+        return jax.grad(loss)(variables["params"])[name]
 
     assert not gradient(train=True)["bias"].any()
     assert gradient(train=False)["bias"].all()

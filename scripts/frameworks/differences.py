@@ -17,12 +17,12 @@ TOLERANCE = {
         "outputs": 1e-8,
     },
     "float32": {"losses": 1e-4, "outputs": 1e-4},
-    # Not of parameters, where Adam divides gradients that are rounding alone by their size.
     "smooth float32": {
         "losses": 1e-4,
         "second losses": 1e-4,
-        "gradients": 1e-3,
-        "statistics": 1e-2,
+        "gradients": 1e-4,
+        "parameters": 1e-4,
+        "statistics": 1e-4,
     },
 }
 

@@ -8,11 +8,15 @@ from torch.nn import functional
 def conv_block(inputs, outputs, kernel=3, *, stride=1, dilation=1, groups=1, bias=True):
     """Convolution, BatchNorm, ReLU."""
     padding = dilation * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
+    return nn.Sequential(*before_norm(convolution, nn.BatchNorm2d(outputs)), nn.ReLU(inplace=True))
+
+
+def before_norm(layer, norm):
+    """Both. BatchNorm takes a bias away: what is computed as its gradient is rounding, not kept."""
+    if layer.bias is not None:
+        layer.bias.register_hook(torch.zeros_like)
+    return layer, norm
 
 
 def pointwise(inputs, outputs, relu):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from blocks import RefinementStage, conv_block
+from blocks import RefinementStage, before_norm, conv_block
 
 LEAK = 0.1
 FEATURE_NORM = 5.0
@@ -70,7 +70,8 @@ class Feature(nn.Module):
 
     def __init__(self, inputs, outputs):
         super().__init__()
-        self.feat_block = nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs))
+        layers = before_norm(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs))
+        self.feat_block = nn.Sequential(*layers)
 
     def forward(self, x):
         return self.feat_block(x)

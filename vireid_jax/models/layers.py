@@ -167,7 +167,7 @@ def _factor_and_shift(scale, bias, mean, var, epsilon):
 
 
 def _bias_without_gradient(inputs, kernel, bias, **options):
-    """Where Flax's layers bring their arrays to one dtype: with a bias that does not learn."""
+    """`promote_dtype` with a bias that does not learn."""
     return promote_dtype(inputs, kernel, jax.lax.stop_gradient(bias), **options)
 
 
@@ -212,8 +212,7 @@ class Layers:
     ):
         """A square convolution padded as PyTorch's `padding = dilation * (kernel // 2)`.
 
-        Under `before_norm` batch statistics take away what a bias adds: its gradient in training is
-        zero but for rounding, and made zero; weight decay still acts on it.
+        For `before_norm` see `_promote`.
         """
         pad = dilation * (kernel // 2)
         return nn.Conv(
@@ -227,7 +226,7 @@ class Layers:
             dtype=self.dtype,
             kernel_init=init or self.init.conv,
             conv_general_dilated=self.conv_general_dilated,
-            promote_dtype=_bias_without_gradient if before_norm and self.train else promote_dtype,
+            promote_dtype=self._promote(before_norm),
             name=name,
         )
 
@@ -274,9 +273,20 @@ class Layers:
         both = conv.clone(parent=None, use_bias=True)
         return both.apply({"params": {"kernel": factor * own["kernel"], "bias": bias}}, x)
 
-    def dense(self, features, *, init, name):
-        """A fully connected layer with bias 0 at the start."""
-        return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+    def dense(self, features, *, before_norm=False, init, name):
+        """A fully connected layer with bias 0 at the start; for `before_norm` see `_promote`."""
+        promote = self._promote(before_norm)
+        return nn.Dense(
+            features, dtype=self.dtype, kernel_init=init, promote_dtype=promote, name=name
+        )
+
+    def _promote(self, before_norm):
+        """Where Flax's layers bring their arrays to one dtype, and what else is done there.
+
+        Batch statistics take away what a bias before them adds: its gradient in training is zero
+        but for rounding, and made zero; weight decay still acts on it.
+        """
+        return _bias_without_gradient if before_norm and self.train else promote_dtype
 
 
 class ConvBlock(nn.Module):

@@ -44,7 +44,8 @@ class Head(nn.Module):
     def __call__(self, x):
         """See the class."""
         layers = self.layers
-        f = layers.dense(self.features, init=layers.init.fc, name="fc")(x.astype(layers.dtype))
+        fc = layers.dense(self.features, before_norm=True, init=layers.init.fc, name="fc")
+        f = fc(x.astype(layers.dtype))
         f = layers.norm(scale_init=_norm_init, name="norm")(f)
         y = nn.leaky_relu(f, LEAK)
         logits = layers.dense(self.ids, init=layers.init.classifier, name="classifier")(y)
