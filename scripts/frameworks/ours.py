@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 import smooth
@@ -72,11 +73,10 @@ class Train:
     def _gradients(self, state, params):
         """Of the first step, by what the optimiser remembers of them."""
         c = self._config.optimizer
+        flat, unravel = ravel_pytree(params)
         if c.rule == "adamw":
-            memory = optax.tree.get(state.opt_state, "mu")
-            return jax.tree.map(lambda m: m / (1 - c.momentum), memory)
-        memory = optax.tree.get(state.opt_state, "trace")
-        return jax.tree.map(lambda m, p: m - c.weight_decay * p, memory, params)
+            return unravel(optax.tree.get(state.opt_state, "mu") / (1 - c.momentum))
+        return unravel(optax.tree.get(state.opt_state, "trace") - c.weight_decay * flat)
 
     def round(self):
         """Some steps; nothing is fetched before the last one's loss."""

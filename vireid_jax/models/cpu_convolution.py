@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vireid_jax.models import forms, winograd
+from vireid_jax.models import cpu_products, forms, winograd
 
 _ENOUGH = 2.5e6  # products of a tap, from which on Winograd's form is worth its compilation
 _NHWC = "NHWC", "HWIO", "NHWC"
@@ -69,7 +69,7 @@ def _by_patches(x, kernel, strides, padding, dilation):
     patches = _patches(x, kernel, strides, padding, dilation)
     # The kernel's gradient of a product of more axes would be one of transposed copies.
     rows = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in patches], -1)
-    y = rows @ kernel.reshape(-1, kernel.shape[-1])
+    y = cpu_products.product(rows, kernel.reshape(-1, kernel.shape[-1]))
     return y.reshape(*patches[0].shape[:-1], -1)
 
 

@@ -148,19 +148,23 @@ def _forward(x, kernel, rules):
 def _backward(rules, kept, dy):
     x, kernel = kept
     u = _of_taps(rules, kernel)
+    turned = x.shape[-1] > dy.shape[-1]  # see cpu_products.py
 
     def backward(du, images):
         x, dy = images
         of_x, of_dy = _of_inputs(rules, x), _of_outputs(rules, dy)
-        du = jax.tree.map(add, du, jax.tree.map(_summed, of_x, of_dy))
+        both = (of_dy, of_x) if turned else (of_x, of_dy)
+        du = jax.tree.map(add, du, jax.tree.map(_summed, *both))
         products = jax.tree.map(lambda tiles, u: _times(tiles, u.mT), of_dy, u)
-        return du, _overlapped(rules, products, x.shape)
+        return du, _after(_overlapped(rules, products, x.shape), of_x, of_dy, products)
 
     count = _at_a_time(rules, x, kernel)
     images = _in_turn(x, count), _in_turn(dy, count)
-    du, dx = lax.scan(backward, jax.tree.map(jnp.zeros_like, u), images)
+    start = jax.tree.map(lambda u: jnp.zeros_like(u.mT if turned else u), u)
+    du, dx = lax.scan(backward, start, images)
     du = jnp.concatenate([jnp.stack(half) for half in du], 1)  # in the order of `_both` again
-    return dx.reshape(x.shape), _product(_both(rules).T, du, (3, 3))
+    dkernel = _product(_both(rules).T, du, (3, 3))
+    return dx.reshape(x.shape), dkernel.mT if turned else dkernel
 
 
 _convolved.defvjp(_forward, _backward)
@@ -204,7 +208,7 @@ def _times(tiles, u):
 
 
 def _summed(x, dy):
-    """The gradient of u [v, C, D] from tiles [v, ..., C] and [v, ..., D]."""
+    """From tiles [v, ..., C] of x and [v, ..., D] of dy the gradient of u, [v, C, D]."""
     return jnp.einsum("vnc,vnd->vcd", _rows(x), _rows(dy))
 
 
@@ -267,9 +271,11 @@ def _convolve(rules, x, u):
     def pixels(rule, values, _):
         return _combined(rule.outputs.T, values)
 
-    y = _gathered(pixels, rules, jax.tree.map(_times, _of_inputs(rules, x), u))
+    tiles = _of_inputs(rules, x)
+    products = jax.tree.map(_times, tiles, u)
     height, width = (rule.size(n) for rule, n in zip(rules, x.shape[1:4:2], strict=True))
-    return y[:, :height, :, :width]
+    y = _gathered(pixels, rules, products)[:, :height, :, :width]
+    return _after(y, tiles, products)
 
 
 def _overlapped(rules, halves, shape):
@@ -287,6 +293,21 @@ def _overlapped(rules, halves, shape):
     x = _gathered(pixels, rules, halves)
     top, left = (rule.before for rule in rules)
     return x[:, top : top + shape[1], :, left : left + shape[3]]
+
+
+def _after(y, *arrays):
+    """`y`, which is computed when all of `arrays` are, and before their memory is used again.
+
+    XLA's CPU backend places arrays where others lay that are read no more by then. Products of
+    tiles would have to wait for one another: where one lies is what the one before reads. (It does
+    not keep an optimization_barrier, and may not take 0 x for 0.)
+    """
+    arrays = jax.tree.leaves(arrays)
+
+    def read(arrays):
+        return 0 * jnp.concatenate([x.ravel()[:1] for x in arrays]).sum()
+
+    return y + lax.cond(arrays[-1].ravel()[0] > 0, read, lambda _: jnp.zeros((), y.dtype), arrays)
 
 
 def _interleaved(parts, axis):

@@ -57,17 +57,17 @@ def schedule(c, steps: int, steps_per_epoch: int) -> optax.Schedule:
     return lambda step: ramp(step) * rate(step)
 
 
+# The memory of gradients is a vector, which one operation updates instead of one for each array.
+
+
 def _sgd(c):
-    return optax.chain(
-        optax.add_decayed_weights(c.weight_decay), optax.trace(c.momentum, nesterov=True)
-    )
+    momentum = optax.flatten(optax.trace(c.momentum, nesterov=True))
+    return optax.chain(optax.add_decayed_weights(c.weight_decay), momentum)
 
 
 def _adamw(c):
-    return optax.chain(
-        optax.scale_by_adam(b1=c.momentum, b2=c.second_momentum),
-        optax.add_decayed_weights(c.weight_decay),
-    )
+    adam = optax.flatten(optax.scale_by_adam(b1=c.momentum, b2=c.second_momentum))
+    return optax.chain(adam, optax.add_decayed_weights(c.weight_decay))
 
 
 RULES = {"sgd": _sgd, "adamw": _adamw}
