@@ -156,7 +156,8 @@ def test_identities_alone_teach_the_pose_branch(short):
     experiment = Experiment(short("pabr"))
     state, batch = experiment.init_state(), experiment.batches()[0]
     before = jax.device_get(state.params["pose"])
-    state, _ = experiment.train_step()(experiment.devices.replicate(state), batch)
+    devices = experiment.devices
+    state, _ = experiment.train_step()(devices.replicate(state), devices.place(batch))
     changed = jax.tree.map(lambda a, b: (a != b).any(), before, state.params["pose"])
     without_loss = [changed["refinement"].pop(name) for name in ("heatmap_0", "heatmap_1")]
     assert not any(jax.tree.leaves(without_loss))

@@ -90,7 +90,8 @@ def test_loader_yields_the_planned_rows_in_order_from_any_step():
     found = image_set()
     plan = sampler.PKSampler.of(found, 4, 3, seed=0)
     batches = loader.Batches(found, plan, steps=9)
-    for step, batch in zip(range(4, 9), loader.iterate(batches, 4), strict=True):
+    placed = loader.iterate(batches, 4, jax.device_put)
+    for step, batch in zip(range(4, 9), placed, strict=True):
         label, rgb, ir = plan[step]
         np.testing.assert_array_equal(batch.label, label)
         np.testing.assert_array_equal(batch.rgb[:, 0, 0, 0], rgb)
@@ -98,6 +99,7 @@ def test_loader_yields_the_planned_rows_in_order_from_any_step():
         np.testing.assert_array_equal(batch.rgb_heatmap[:, 0, 0, 0], rgb)
         np.testing.assert_array_equal(batch.ir_heatmap[:, 1, 1, 0], ir)
         assert batch.rgb.dtype == batch.ir_heatmap.dtype == np.uint8
+        assert isinstance(batch.rgb, jax.Array)
 
 
 # Heatmaps

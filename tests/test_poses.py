@@ -116,7 +116,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(tmp_path):
     update, state = experiment.train_step(), experiment.devices.replicate(experiment.init_state())
     losses = []
     for _ in range(20):
-        state, metrics = update(state, experiment.batches()[0])
+        state, metrics = update(state, experiment.devices.place(experiment.batches()[0]))
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.5 * losses[0]
 

@@ -46,7 +46,7 @@ def two_steps(experiment):
     state, update = experiment.devices.replicate(wide), experiment.train_step()
     batches, logged = experiment.batches(), []
     for step in range(2):
-        state, values = update(state, batches[step])
+        state, values = update(state, experiment.devices.place(batches[step]))
         logged.append(jax.device_get(values))
     return wide, jax.device_get(state), logged
 
@@ -70,8 +70,8 @@ def test_the_folder_of_a_replica_is_that_of_a_run_alone(tiny, tmp_path, monkeypa
     config.replicas.seed = (1, 2)
     whole = loader.iterate
 
-    def broken(batches, start):
-        yield from itertools.islice(whole(batches, start), 3 - start)
+    def broken(batches, start, place):
+        yield from itertools.islice(whole(batches, start, place), 3 - start)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loader, "iterate", broken)

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 import smooth
@@ -30,6 +29,8 @@ from vireid_jax.training.devices import Devices, keep_memory
 from vireid_jax.training.state import TrainState
 from vireid_jax.types import Batch, ImageSet, Modality
 
+_MANY = 100_000  # batches, more than all rounds take
+
 
 class Train:
     """Training steps, as `training.train` takes them."""
@@ -42,12 +43,15 @@ class Train:
         net = _network(task, config, self._devices.axis)
         rate = optimizer.schedule(config.optimizer, 1, 1)
         self._rule = optimizer.build(config.optimizer, rate)
+        if "kinds" in task:  # it is checked
+            self._rule = optax.chain(optax.trace(0.0), self._rule)  # which holds the gradients
         function = step.make_train_step(
             net, losses.build(config.loss.to_dict()), self._rule, rate, config.augment.to_dict(),
             config.seed, self._devices.axis,
         )  # fmt: skip
         self._step = self._devices.train_step(function)
         self._batch = Batch(**inputs)
+        self._batches = loader.iterate([self._batch] * _MANY, 0, self._devices.place)
         self._state = self._at_step_0(net, weights)
 
     def _at_step_0(self, net, weights):
@@ -59,29 +63,21 @@ class Train:
 
     def check(self):
         """Losses of two steps, gradients of the first, parameters and statistics after both."""
-        params = jax.device_get(self._state.params)
-        state, metrics = self._step(self._state, self._batch)
+        batch = self._devices.place(self._batch)
+        state, metrics = self._step(self._state, batch)
         found = {f"losses/{name}": x for name, x in jax.device_get(metrics).items()}
-        found |= published("gradients", {"params": self._gradients(state, params)})
-        state, metrics = self._step(state, self._batch)
+        found |= published("gradients", {"params": state.opt_state[0].trace})
+        state, metrics = self._step(state, batch)
         metrics = jax.device_get(metrics)
         found |= {f"second losses/{name}": x for name, x in metrics.items()}
         found |= published("parameters", {"params": state.params})
         found |= published("statistics", {"batch_stats": state.batch_stats})
         return {name: x for name, x in found.items() if "learning_rate" not in name}
 
-    def _gradients(self, state, params):
-        """Of the first step, by what the optimiser remembers of them."""
-        c = self._config.optimizer
-        flat, unravel = ravel_pytree(params)
-        if c.rule == "adamw":
-            return unravel(optax.tree.get(state.opt_state, "mu") / (1 - c.momentum))
-        return unravel(optax.tree.get(state.opt_state, "trace") - c.weight_decay * flat)
-
     def round(self):
         """Some steps; nothing is fetched before the last one's loss."""
         for _ in range(self._task["steps"]):
-            self._state, metrics = self._step(self._state, self._batch)
+            self._state, metrics = self._step(self._state, next(self._batches))
         return float(metrics["loss"])
 
 

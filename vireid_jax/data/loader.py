@@ -1,6 +1,6 @@
-"""Batches on the host: gathered from memory by background threads, in the order of the steps."""
+"""Batches, gathered from memory and placed by background threads, in the order of the steps."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
@@ -40,7 +40,13 @@ class Batches:
         )
 
 
-def iterate(batches: Batches, start: int) -> Iterator[Batch]:
-    """The batches from step `start` on, read ahead by background threads."""
+def iterate(batches: Batches, start: int, place: Callable[[Batch], Batch]) -> Iterator[Batch]:
+    """The batches from step `start` on, read and placed ahead by background threads.
+
+    Args:
+      batches: of the run.
+      start: steps done.
+      place: what brings one to the devices, `Devices.place`.
+    """
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    return iter(grain.MapDataset.source(batches)[start:].to_iter_dataset(options))
+    return iter(grain.MapDataset.source(batches)[start:].map(place).to_iter_dataset(options))

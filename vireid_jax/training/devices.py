@@ -98,6 +98,7 @@ class Devices:
         self.all = jax.devices()[:count]
         self._own = jax.local_devices()[:count]
         self._mesh = Mesh(np.array(self._own), (AXIS,))
+        self._by_rows = NamedSharding(self._mesh, PartitionSpec(AXIS))
         self._compiled_ahead = self.all[0].platform == "cpu" and self.processes == 1
 
     def __len__(self) -> int:
@@ -180,7 +181,7 @@ class Devices:
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def train_step(self, function):
-        """Maps (state, this process's rows) -> (state, metrics); `state` is donated.
+        """Maps (state, this process's rows from `place`) -> (state, metrics); `state` is donated.
 
         `function` must return the same state and metrics on every device. It is compiled once, at
         the first call; later ones must have the same shapes.
@@ -192,7 +193,7 @@ class Devices:
 
         For one process, see `_program`.
         """
-        return self._compile(self._map(function), state, self.split(batch))
+        return self._compile(self._map(function), state, self.place(batch))
 
     def embed(self, function):
         """A generator: (variables, rows of each batch) -> rows of results of each, in order.
@@ -207,7 +208,7 @@ class Devices:
         def embed(variables, batches):
             ahead = None
             for rows in batches:
-                behind, ahead = ahead, program(variables, rows)
+                behind, ahead = ahead, program(variables, self.place(rows))
                 for x in jax.tree.leaves(ahead):
                     x.copy_to_host_async()
                 if behind is not None:
@@ -224,19 +225,19 @@ class Devices:
         return mapped(function, donate_argnums=0)
 
     def _program(self, mapped):
-        """`mapped` for whole rows; on the CPUs of one process compiled at the first call.
+        """`mapped`, on the CPUs of one process compiled at the first call.
 
         Compiled ahead, a mapped function takes arrays of all processes only: several have
         `_CPU_FLAGS` instead.
         """
         if not self._compiled_ahead:
-            return lambda state, rows: mapped(state, self.split(rows))
+            return mapped
         compiled = None
 
         def program(state, rows):
             nonlocal compiled
-            compiled = compiled or self._compile(mapped, state, self.split(rows))
-            return compiled(state, self.place(rows))
+            compiled = compiled or self._compile(mapped, state, rows)
+            return compiled(state, rows)
 
         return program
 
@@ -245,19 +246,19 @@ class Devices:
         return mapped.lower(*arguments).compile(compiler_options=options)
 
     def place(self, rows):
-        """`split` on the devices, and there when this returns.
+        """Arrays of this process's rows [n, ...] by device, [devices, n / devices, ...], and there.
 
-        Rows that are still on their way move a computation to another thread, whose heap is too
-        small for `keep_memory`.
+        By any thread, while a program runs. On CPUs they have arrived when this returns: rows on
+        their way move a computation to a thread whose heap is too small for `keep_memory`. With
+        several processes they stay on the host, since a mapped function takes arrays of all.
         """
-        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
-        return jax.block_until_ready(jax.device_put(self.split(rows), sharding))
-
-    def split(self, rows):
-        """Arrays of this process's rows [n, ...] by device, [devices, n / devices, ...]."""
-        return jax.tree.map(lambda x: x.reshape(self.here, -1, *x.shape[1:]), rows)
+        split = jax.tree.map(lambda x: x.reshape(self.here, -1, *x.shape[1:]), rows)
+        if self.processes > 1:
+            return split
+        placed = jax.device_put(split, self._by_rows)
+        return jax.block_until_ready(placed) if self._compiled_ahead else placed
 
 
 def _joined(results):
-    """Arrays of all devices' rows on the host, the opposite of `split`."""
+    """Arrays of all devices' rows on the host, the opposite of `place`."""
     return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), results)

@@ -57,16 +57,31 @@ def schedule(c, steps: int, steps_per_epoch: int) -> optax.Schedule:
     return lambda step: ramp(step) * rate(step)
 
 
-# The memory of gradients is a vector, which one operation updates instead of one for each array.
+_ALONE = 10_000  # numbers of an array that has memory of its own
+
+
+def _grouped(rule):
+    """`rule` with one vector of memory for all small arrays, whose number costs time.
+
+    A large one has its own, since a vector of everything would wait for the last gradient.
+    """
+
+    def large(params):
+        return jax.tree.map(lambda x: x.size >= _ALONE, params)
+
+    def small(params):
+        return jax.tree.map(lambda x: x.size < _ALONE, params)
+
+    return optax.chain(optax.masked(rule, large), optax.masked(optax.flatten(rule), small))
 
 
 def _sgd(c):
-    momentum = optax.flatten(optax.trace(c.momentum, nesterov=True))
+    momentum = _grouped(optax.trace(c.momentum, nesterov=True))
     return optax.chain(optax.add_decayed_weights(c.weight_decay), momentum)
 
 
 def _adamw(c):
-    adam = optax.flatten(optax.scale_by_adam(b1=c.momentum, b2=c.second_momentum))
+    adam = _grouped(optax.scale_by_adam(b1=c.momentum, b2=c.second_momentum))
     return optax.chain(adam, optax.add_decayed_weights(c.weight_decay))
 
 

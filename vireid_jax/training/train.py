@@ -167,7 +167,8 @@ def _loop(experiment, state, workdir, checkpoints, log) -> TrainState:
 
     bar = tqdm(total=last, initial=first, desc="training", unit="step")
     with bar as progress, StopRequest() as stop:
-        for step, batch in enumerate(loader.iterate(batches, first), first + 1):
+        ahead = loader.iterate(batches, first, devices.place)
+        for step, batch in enumerate(ahead, first + 1):
             state, metrics = train_step(state, batch)
             progress.update()
             if step % options.log_every == 0 or step == last:
