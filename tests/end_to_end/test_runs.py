@@ -124,8 +124,8 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, tiny, tmp_path,
     config, folder, results = finished
     whole = loader.iterate
 
-    def broken(batches, start):
-        for step, batch in enumerate(whole(batches, start), start + 1):
+    def broken(batches, start, place):
+        for step, batch in enumerate(whole(batches, start, place), start + 1):
             if step == 4:
                 raise KeyboardInterrupt
             yield batch
@@ -154,8 +154,8 @@ def test_a_signal_saves_and_the_same_command_continues(
     config.train.checkpoint_every = 100
     whole = loader.iterate
 
-    def signalled(batches, start):
-        for step, batch in enumerate(whole(batches, start), start + 1):
+    def signalled(batches, start, place):
+        for step, batch in enumerate(whole(batches, start, place), start + 1):
             if step == 3:
                 os.kill(os.getpid(), number)
             yield batch
