@@ -49,7 +49,7 @@ def test_the_largest_difference_of_a_stage_is_relative_to_its_array_or_the_stage
 
 @with_torch
 def test_rankings_are_compared_timed_and_drawn(tmp_path):
-    found = compare(tmp_path, "--preset=tiny", "--modes=evaluate", "--rounds=2")
+    found = compare(tmp_path, "--preset=tiny", "--modes=evaluate", "--starts=2", "--rounds=1")
     assert found["machine"]["threads"] == len(os.sched_getaffinity(0))
     figures = found["presets"]["tiny"]["modes"]["evaluate"]
     assert figures["differences"] == {"float32": {"outputs": pytest.approx(0, abs=1e-12)}}
@@ -64,7 +64,9 @@ def test_rankings_are_compared_timed_and_drawn(tmp_path):
 @pytest.mark.slow
 def test_both_networks_compute_the_same_and_are_timed(tmp_path):
     """Differences as docs/benchmarks.md has them; the script refuses larger ones than rounding."""
-    found = compare(tmp_path, "--preset=tiny", "--modes=train,embed,extract", "--rounds=1")
+    found = compare(
+        tmp_path, "--preset=tiny", "--modes=train,embed,extract", "--starts=1", "--rounds=1"
+    )
     modes = found["presets"]["tiny"]["modes"]
     for mode, figures in modes.items():
         assert max(figures["differences"]["float64"].values()) < 1e-8, mode

@@ -43,7 +43,7 @@ class Train:
         net = _network(task, config, self._devices.axis)
         rate = optimizer.schedule(config.optimizer, 1, 1)
         self._rule = optimizer.build(config.optimizer, rate)
-        if "kinds" in task:  # it is checked
+        if _checked(task):
             self._rule = optax.chain(optax.trace(0.0), self._rule)  # which holds the gradients
         function = step.make_train_step(
             net, losses.build(config.loss.to_dict()), self._rule, rate, config.augment.to_dict(),
@@ -246,8 +246,13 @@ def _network(task, config, axis_name=None):
 
 def _convolution(task):
     """A run's; a GPU's for half precision, which is timed, is checked in every precision."""
-    checked = task["device"] == "cuda" and "kinds" in task
-    return gpu_convolution.in_other_words if checked else convolution.for_backend()
+    everywhere = task["device"] == "cuda" and _checked(task)
+    return gpu_convolution.in_other_words if everywhere else convolution.for_backend()
+
+
+def _checked(task):
+    """Whether it is compared, in the precisions it names, and not timed."""
+    return "kinds" in task
 
 
 def _shapes(net, data):

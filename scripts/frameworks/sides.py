@@ -17,23 +17,27 @@ THEIRS = _SCRIPTS / "torch_twin" / "run.py"
 
 
 class Side:
-    """A process that works on demand.
+    """A process that works on demand, and others after it.
 
     Attributes:
       name: "jax"; of PyTorch "eager" or "compiled".
-      first: seconds of the first round, with what is compiled in it.
+      first: seconds of the very first round, with what is compiled in it.
       versions: of what it runs on.
-      seconds: of each timed round since.
+      seconds: of each timed round since, of all processes.
       cpu_seconds: the same, of all processor cores: the fairer figure where others use them too.
-      peak: bytes it ever held, of memory or of a GPU's.
+      peak: bytes that one ever held, of memory or of a GPU's.
     """
 
     def __init__(self, name: str, folder: Path, task: dict, python: str):
-        """Starts it, and waits until it has worked once; see `start`."""
-        self.name, self.seconds, self.cpu_seconds = name, [], []
-        self._process = start("time", name, folder, task, python)
+        """See `start`."""
+        self.name, self.first, self.peak, self.seconds, self.cpu_seconds = name, None, 0, [], []
+        self._arguments = "time", name, folder, task, python
+
+    def start(self) -> None:
+        """A process, which has worked once when this returns."""
+        self._process = start(*self._arguments)
         ready = answer(self._process)
-        self.first, self.versions = ready["seconds"], ready["versions"]
+        self.first, self.versions = self.first or ready["seconds"], ready["versions"]
 
     def work(self) -> None:
         """Two more rounds, the second timed."""
@@ -42,10 +46,10 @@ class Side:
         done = answer(self._process)
         self.seconds.append(done["seconds"])
         self.cpu_seconds.append(done["cpu"])
-        self.peak = done["peak"] or held(self._process.pid)
+        self.peak = max(self.peak, done["peak"] or held(self._process.pid))
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         self._process.stdin.close()
         self._process.wait()
 
@@ -73,8 +77,8 @@ def start(verb: str, name: str, folder: Path, task: dict, python: str) -> subpro
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the other side needs memory too
     }
-    if verb == "time":
-        environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # so that the first round compiles
+    if verb == "time":  # the first of its processes finds no program, those after it do
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(folder / "xla")
     else:  # in minutes less: nothing is timed
         environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
