@@ -10,11 +10,9 @@ import time
 from pathlib import Path
 
 import jax
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
+from vireid_jax.training.events import Event, EventsWriter, SessionLog, summary
 from vireid_jax.types import UserError
 
 # Where things lie, how often they are written and how they are evaluated: a run may change these
