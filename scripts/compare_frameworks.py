@@ -12,7 +12,8 @@ median of the ratios of neighbours: above 1, ours is faster.
 
 Without flags it is all of docs/benchmarks.md: the paper's sizes and those of configs/synthetic.py.
 
-train: steps from uint8 on the host to new parameters, with augmentation on the device.
+train: steps from uint8 to new parameters, with augmentation on the device; ours take batches that
+their loader has placed there, PyTorch's a copy in the step.
 embed: uint8 on the host to f_ID and f_ALL on the host.
 extract: the same to the heatmaps of the pose teacher.
 evaluate: ten trials of SYSU-MM01's protocol, given all similarities, against one query at a time.
@@ -51,7 +52,9 @@ COMPILE = flags.DEFINE_bool(
 EAGER = flags.DEFINE_bool("eager", True, "Also time PyTorch uncompiled where it is timed compiled.")
 IDENTITIES = flags.DEFINE_integer("identities", None, "D of a training batch, if not the preset's.")
 BATCH = flags.DEFINE_integer("batch", None, "Images at a time in embed and extract, likewise.")
-STARTS = flags.DEFINE_integer("starts", 3, "Processes of each side.", lower_bound=1)
+STARTS = flags.DEFINE_integer(
+    "starts", 3, "Processes of each side, and calls of start.", lower_bound=1
+)
 ROUNDS = flags.DEFINE_integer("rounds", 2, "Of each of them.", lower_bound=1)
 TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "Interpreter with PyTorch.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file for all figures.")

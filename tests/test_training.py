@@ -362,26 +362,44 @@ def test_cosine_with_warmup_rises_and_ends_near_zero():
         optimizer.schedule(c, 100, 10)
 
 
-def test_sgd_is_pytorchs_nesterov_with_decay_on_all_and_slower_stems():
+def sgd_change(step, memory, grad, param):
+    """PyTorch's SGD with Nesterov momentum and its weight decay; the rate is left out."""
+    decayed = grad + 5e-4 * param
+    memory["sum"] = 0.9 * memory.get("sum", 0) + decayed
+    return decayed + 0.9 * memory["sum"]
+
+
+def adamw_change(step, memory, grad, param):
+    """PyTorch's AdamW, likewise."""
+    memory["mean"] = 0.9 * memory.get("mean", 0) + 0.1 * grad
+    memory["square"] = 0.999 * memory.get("square", 0) + 0.001 * grad**2
+    deviation = np.sqrt(memory["square"] / (1 - 0.999**step))
+    return memory["mean"] / (1 - 0.9**step) / (deviation + 1e-8) + 5e-4 * param
+
+
+@pytest.mark.parametrize(("name", "change"), [("sgd", sgd_change), ("adamw", adamw_change)])
+def test_rules_are_pytorchs_with_decay_on_all_and_slower_stems(name, change):
     c = default.get_config().optimizer
+    c.rule = name
     rule = optimizer.build(c, lambda _: 0.1)
     rng = np.random.default_rng(0)
+    sizes = {"rgb": 3, "ir": 3, "layer2": 10_000}  # the last has memory of its own
     params = {
-        "streams": {name: {"w": rng.normal(size=3)} for name in ("rgb", "ir", "layer2")},
+        "streams": {name: {"w": rng.normal(size=size)} for name, size in sizes.items()},
         "reid": {"bias": rng.normal(size=3)},
     }
-    scale = {
-        "streams": {"rgb": {"w": 0.1}, "ir": {"w": 0.1}, "layer2": {"w": 1.0}},
-        "reid": {"bias": 1.0},
-    }
-    expected, buffer = params, jax.tree.map(np.zeros_like, params)
+    rates = {"rgb": {"w": 0.01}, "ir": {"w": 0.01}, "layer2": {"w": 0.1}}
+    rates = {"streams": rates, "reid": {"bias": 0.1}}
+    expected, memory = params, jax.tree.map(lambda _: {}, params)
     state = rule.init(params)
-    for _ in range(3):
+    for step_number in range(1, 4):
         grads = jax.tree.map(lambda p: rng.normal(size=p.shape), params)
-        decayed = jax.tree.map(lambda g, p: g + 5e-4 * p, grads, expected)
-        buffer = jax.tree.map(lambda b, g: 0.9 * b + g, buffer, decayed)
         expected = jax.tree.map(
-            lambda p, g, b, s: p - 0.1 * s * (g + 0.9 * b), expected, decayed, buffer, scale
+            lambda rate, p, g, m, t=step_number: p - rate * change(t, m, g, p),
+            rates,
+            expected,
+            grads,
+            memory,
         )
         updates, state = rule.update(grads, state, params)
         params = jax.tree.map(lambda p, u: p + np.asarray(u, np.float64), params, updates)

@@ -1,4 +1,4 @@
-"""The two processes of scripts/compare_frameworks.py, told what to do by a folder and by lines."""
+"""The processes of scripts/compare_frameworks.py, told what to do by a folder and by lines."""
 
 import json
 import os
@@ -17,7 +17,7 @@ THEIRS = _SCRIPTS / "torch_twin" / "run.py"
 
 
 class Side:
-    """A process that works on demand, and others after it.
+    """What works on demand: one process at a time, from `start` to `close`; figures are of all.
 
     Attributes:
       name: "jax"; of PyTorch "eager" or "compiled".

@@ -43,6 +43,8 @@ class Batches:
 def iterate(batches: Batches, start: int, place: Callable[[Batch], Batch]) -> Iterator[Batch]:
     """The batches from step `start` on, read and placed ahead by background threads.
 
+    A few of them are on the devices at a time, beside the one that is in use.
+
     Args:
       batches: of the run.
       start: steps done.

@@ -151,7 +151,8 @@ class Checkpoints:
         else:
             raise UserError(
                 f"checkpoint {self._folder / str(self.latest)} does not fit the network of this "
-                "config and data, or is damaged: use the config and the data it was trained with"
+                "config and data, or is damaged: use the config, the data and the version of this "
+                "package that it was trained with"
             )
         for other in damaged:
             tqdm.write(

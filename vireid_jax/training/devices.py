@@ -246,7 +246,7 @@ class Devices:
         return mapped.lower(*arguments).compile(compiler_options=options)
 
     def place(self, rows):
-        """Arrays of this process's rows [n, ...] by device, [devices, n / devices, ...], and there.
+        """This process's rows [n, ...] as [devices, n / devices, ...], put on its devices.
 
         By any thread, while a program runs. On CPUs they have arrived when this returns: rows on
         their way move a computation to a thread whose heap is too small for `keep_memory`. With

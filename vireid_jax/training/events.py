@@ -1,11 +1,13 @@
-"""tensorboardX's writer of events, without PyTorch: where that is installed it would load it too.
+"""tensorboardX's writer of events, kept from loading PyTorch.
 
-That takes seconds, and only what writes tensors has a use for it.
+tensorboardX imports PyTorch wherever it is installed, which takes seconds; only tensors need that.
 """
 
 import sys
 
-_absent = sys.modules.setdefault("torch", None) is None  # importing it fails, where it is not yet
+_absent = "torch" not in sys.modules
+if _absent:
+    sys.modules["torch"] = None  # an import of it fails
 try:
     from tensorboardX import summary
     from tensorboardX.event_file_writer import EventsWriter
