@@ -12,8 +12,8 @@ median of the ratios of neighbours: above 1, ours is faster.
 
 Without flags it is all of docs/benchmarks.md: the paper's sizes and those of configs/synthetic.py.
 
-train: steps from uint8 to new parameters, with augmentation on the device; ours take batches that
-their loader has placed there, PyTorch's a copy in the step.
+train: steps from uint8 to new parameters, with augmentation on the device, where our loader has put
+the batch before; PyTorch's step copies it there.
 embed: uint8 on the host to f_ID and f_ALL on the host.
 extract: the same to the heatmaps of the pose teacher.
 evaluate: ten trials of SYSU-MM01's protocol, given all similarities, against one query at a time.

@@ -385,11 +385,13 @@ def test_rules_are_pytorchs_with_decay_on_all_and_slower_stems(name, change):
     rng = np.random.default_rng(0)
     sizes = {"rgb": 3, "ir": 3, "layer2": 10_000}  # the last has memory of its own
     params = {
-        "streams": {name: {"w": rng.normal(size=size)} for name, size in sizes.items()},
+        "streams": {module: {"w": rng.normal(size=size)} for module, size in sizes.items()},
         "reid": {"bias": rng.normal(size=3)},
     }
-    rates = {"rgb": {"w": 0.01}, "ir": {"w": 0.01}, "layer2": {"w": 0.1}}
-    rates = {"streams": rates, "reid": {"bias": 0.1}}
+    rates = {
+        "streams": {"rgb": {"w": 0.01}, "ir": {"w": 0.01}, "layer2": {"w": 0.1}},
+        "reid": {"bias": 0.1},
+    }
     expected, memory = params, jax.tree.map(lambda _: {}, params)
     state = rule.init(params)
     for step_number in range(1, 4):
